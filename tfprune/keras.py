@@ -27,7 +27,6 @@ os.environ.update(_SETTINGS)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 
-
 @contextmanager
 def quiet_stderr() -> Iterator[None]:
     """Hold back what native code writes to file descriptor 2; show it after all when the block fails.
