@@ -1,0 +1,133 @@
+"""Opening a data folder: its classes, its pairs and its splits, without reading pixels."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tfprune.data.faults import FileFault, raise_findings
+from tfprune.data.folders import Listing, Pair, list_folder
+from tfprune.data.images import stored_channels
+from tfprune.data.masks import ClassTable, build_class_table
+from tfprune.data.splits import make_splits, read_split_file
+from tfprune.errors import InputError
+
+__all__ = ["ClassTable", "Pair", "SegmentationSet", "inspect_set", "open_set"]
+
+_DESCRIPTION = "dataset.json"
+
+
+@dataclass(frozen=True)
+class SegmentationSet:
+    """A data set as it is trained on: classes, channels (1 grey, 3 RGB) and the pairs of train, val and test."""
+
+    name: str
+    classes: ClassTable
+    channels: int
+    splits: dict[str, tuple[Pair, ...]]
+
+
+def open_set(
+    folder: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    colours: Sequence[Sequence[int]] | None = None,
+    channels: int | None = None,
+    split_file: str | Path | None = None,
+    group_pattern: str | None = None,
+    val_share: float = 0.15,
+    test_share: float = 0.2,
+    seed: int = 0,
+) -> SegmentationSet:
+    """Return the data set in `folder`, which holds `images/` and `masks/`, or those in `train/`, `val/`, `test/`.
+
+    What is not given comes from the folder's dataset.json (`class_names`, `ignore_index`, `colours`,
+    `channels`); the channels else from the first picture. `class_names` are in the order of the ids in the
+    masks; a name at `ignore_index` is no class. `split_file` (JSON, relative to `folder`) lists the
+    stems of each split. `group_pattern` is a regular expression whose first group in a stem names what
+    must stay together. A missing test part is `test_share` of the pairs, a missing val part
+    `val_share` of the train part, both chosen by `seed`.
+
+    Raises:
+        InputError: the folder is missing, files lack partners, or there are no class names.
+    """
+    found, listing = inspect_set(
+        folder,
+        class_names=class_names,
+        ignore_index=ignore_index,
+        colours=colours,
+        channels=channels,
+        split_file=split_file,
+        group_pattern=group_pattern,
+        val_share=val_share,
+        test_share=test_share,
+        seed=seed,
+    )
+    raise_findings(listing.folder, listing.findings)
+    return found
+
+
+def inspect_set(
+    folder: str | Path,
+    *,
+    class_names: Sequence[str] | None = None,
+    ignore_index: int | None = None,
+    colours: Sequence[Sequence[int]] | None = None,
+    channels: int | None = None,
+    split_file: str | Path | None = None,
+    **splitting: Any,
+) -> tuple[SegmentationSet, Listing]:
+    """Return the set made of the usable pairs, and the listing with its findings; takes what `open_set` takes.
+
+    Raises:
+        InputError: the folder as a whole, or an option, is not usable.
+    """
+    listing = list_folder(folder)
+    described = _read_description(listing.folder)
+    names = class_names if class_names is not None else described.get("class_names")
+    if not names:
+        raise InputError(
+            f"{listing.folder}: no class names; give class_names, or write them into {_DESCRIPTION}: "
+            '{"class_names": ["background", "corrosion"]}'
+        )
+    classes = build_class_table(
+        names,
+        ignore_index=ignore_index if ignore_index is not None else described.get("ignore_index"),
+        colours=colours if colours is not None else described.get("colours"),
+    )
+    listed = read_split_file(listing.folder / split_file) if split_file is not None else None
+    splits, findings = make_splits(listing.parts, listed=listed, **splitting)
+    listing.findings += findings
+    channels = channels if channels is not None else described.get("channels")
+    if channels is None:
+        channels = _guess_channels(listing)
+    if channels not in (1, 3):
+        raise InputError(f"{listing.folder}: channels must be 1 (grey) or 3 (RGB), not {channels!r}")
+    name = described.get("name") or listing.folder.resolve().name
+    return SegmentationSet(str(name), classes, channels, splits), listing
+
+
+def _guess_channels(listing: Listing) -> int:
+    for pair in (pair for pairs in listing.parts.values() for pair in pairs):
+        try:
+            return stored_channels(pair.image)
+        except FileFault:  # told by who loads or checks the pictures
+            continue
+    return 3
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / _DESCRIPTION
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("class_names", []), list):
+        raise InputError(f'{path}: must hold an object such as {{"class_names": ["background", "corrosion"]}}')
+    return content
