@@ -1,0 +1,81 @@
+"""The sentences say what the numbers say, also when that is not much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from tfprune.report.folder import RunRecords, read_run
+from tfprune.report.headline import describe_run, smallest_row
+
+
+def with_rows(run: RunRecords, **changes: dict[str, object]) -> RunRecords:
+    """Return the run with fields of rows changed; names are written with _ for the blank."""
+    return replace(run, rows=tuple(replace(row, **changes.get(row.name.replace(" ", "_"), {})) for row in run.rows))
+
+
+def test_zeros_alone_are_said_to_buy_gzip_only(make_run: Callable[..., Path]) -> None:
+    pruned = describe_run(read_run(make_run())).points[1]
+    assert pruned.title.startswith("pruned: 80.0")
+    assert pruned.verdict == "buys a smaller gzip only"
+    assert "stays at 8,000 KiB" in pruned.text
+    assert "from 7,000 to 2,000 KiB (3.5x smaller)" in pruned.text
+    assert "0.613 to 0.562 (−0.050) in float32" in pruned.text
+    assert "stays at 431 million MACs" in pruned.text
+
+
+def test_a_step_that_changes_nothing_buys_nothing(make_run: Callable[..., Path]) -> None:
+    run = with_rows(read_run(make_run()), pruned_float32={"gzip_bytes": 7_168_000})
+    assert describe_run(run).points[1].verdict == "buys nothing here"
+
+
+def test_removed_channels_are_a_gain_without_verdict(make_run: Callable[..., Path]) -> None:
+    smaller = {"file_bytes": 2_048_000, "macs": 110_000_000, "median_ms": 1.0, "faster_low": 3.9, "faster_ratio": 4.0}
+    pruned = describe_run(with_rows(read_run(make_run()), pruned_float32=smaller)).points[1]
+    assert pruned.verdict == ""
+    assert "from 8,000 to 2,000 KiB (4.0x smaller)" in pruned.text
+    assert "from 431 to 110 million MACs (3.9x smaller); the time falls" in pruned.text
+
+
+def test_the_lead_prefers_the_better_of_two_equally_small_files(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    assert smallest_row(run.rows).name == "dense int8"
+    lead = describe_run(run).lead
+    assert "dense int8, takes 2,000 KiB, 4.0x smaller than dense float32 (8,000 KiB)" in lead
+    assert "runs 2.00 times as fast (spread 1.95 to 2.05)" in lead
+    assert "corrosion IoU 0.613 on the test images against 0.613" in lead
+
+
+def test_a_spread_that_includes_one_is_no_gain(make_run: Callable[..., Path]) -> None:
+    run = with_rows(read_run(make_run()), dense_int8={"faster_ratio": 1.1, "faster_low": 0.9, "faster_high": 1.3})
+    assert "runs about as fast (ratio 1.10, spread 0.90 to 1.30)" in describe_run(run).lead
+    slower = with_rows(run, dense_int8={"faster_ratio": 0.5, "faster_low": 0.45, "faster_high": 0.55})
+    assert "runs slower" in describe_run(slower).lead
+
+
+def test_losses_on_conversion_blind_classes_and_float_ops_are_warned_of(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    assert describe_run(run).warnings == ()
+    bad = {"mean_iou": 0.469, "iou": {"background": 0.938, "corrosion": 0.0}, "float_ops": ("RESIZE_BILINEAR",)}
+    warnings = describe_run(with_rows(run, dense_int8=bad)).warnings
+    assert len(warnings) == 3
+    assert "never finds corrosion" in warnings[0]
+    assert "lost 0.308 mean IoU against its own Keras model" in warnings[1]
+    assert "RESIZE_BILINEAR" in warnings[2]
+
+
+def test_agreement_is_never_rounded_up(make_run: Callable[..., Path]) -> None:
+    run = with_rows(read_run(make_run()), pruned_int8={"equal_ratio": 0.99569, "worst_image_ratio": 0.9})
+    text = describe_run(run).points[-1].text.replace("\xa0", " ")
+    assert "at least 99.56 % of all test pixels (the least in pruned int8" in text
+
+
+def test_unmeasured_files_make_no_claims(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    nothing = {"file_bytes": None, "gzip_bytes": None, "macs": None, "median_ms": None, "mean_iou": None, "iou": {}}
+    blank = replace(run, rows=tuple(replace(row, faster_ratio=None, faster_low=None, **nothing) for row in run.rows))
+    headline = describe_run(blank)
+    assert headline.lead == "The sizes of the exported files were not measured."
+    assert not any(point.verdict for point in headline.points)
+    assert "nothing to compare" in describe_run(replace(run, rows=())).lead
