@@ -285,6 +285,7 @@ def measure_unet_iou(train, test, *, epochs: int) -> float:
     return _iou(test[1], model.predict(test[0].astype("float32"), verbose=0)[..., 0] > 0)
 
 
+@pytest.mark.slow
 def test_a_colour_rule_stays_clearly_below_a_small_unet() -> None:
     train, test = (
         (images, masks > 0)
