@@ -1,0 +1,239 @@
+"""A Keras model to a .tflite file: batch 1, raw pixels in, the head asked for, a card at the end."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import InputError, look_up
+from tfprune.export import SCHEMES, Scheme
+from tfprune.export.card import CARD_FORMAT, write_card
+from tfprune.export.heads import attach_head
+from tfprune.keras import keras, quiet_stderr, tf
+from tfprune.records import IGNORE_ID, atomic_path
+
+MINIMUM_CALIBRATION = 8
+"""Fewer pictures than this say too little about the range of a tensor; about a hundred are usual."""
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | Path,
+    *,
+    class_names: Sequence[str],
+    scheme: str = "float32",
+    head: str = "probabilities",
+    calibration: np.ndarray | None = None,
+    preprocessing: tuple[Any, Any] | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> Path:
+    """Write `model` as a .tflite file that takes one picture of raw pixels (1, H, W, C) and return its path.
+
+    The same model gives the same bytes each time.
+
+    Args:
+        model: takes float32 (N, H, W, C) in 0..255, gives (N, H, W, K): logits, or what its closing
+            softmax or sigmoid makes of them (it is found and not applied twice).
+        class_names: all classes in the order of their ids; two of them for a model with one output.
+        scheme: a key of `tfprune.export.SCHEMES`.
+        head: a key of `tfprune.export.HEADS`.
+        calibration: uint8 (N, H, W, C) pictures from the training split, all of which are used, in order;
+            needed by integer schemes only.
+        preprocessing: (scale, offset), scalars or one number per channel, when the model does not take raw
+            pixels: it is put in front as `pixels * scale + offset`.
+        input_size: (H, W) for a model that leaves them open.
+
+    Raises:
+        InputError: an argument does not fit, or the converter has no TensorFlow Lite op for one in the model.
+    """
+    chosen = look_up("scheme", scheme, SCHEMES)
+    shape = _input_shape(model, input_size)
+    if chosen.calibrated:
+        calibration = _checked_calibration(calibration, shape, scheme)
+    with _quiet():
+        model = _in_float32(model)
+        function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
+        _check_class_names(class_names, outputs)
+        flatbuffer = _convert(function, model, chosen, calibration)
+    card = {
+        "format": CARD_FORMAT,
+        "classes": list(class_names),
+        "head": head,
+        "scheme": scheme,
+        "outputs": outputs,
+        "input_size": list(shape[1:3]),
+        "channels": shape[3],
+    }
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(flatbuffer)
+        write_card(temporary, card)
+    return Path(path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the converter's chatter, and before an `InputError`, which says it better, drop it."""
+    said = None
+    with quiet_stderr(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except InputError as error:
+            said = error
+    if said is not None:
+        raise said
+
+
+def _input_shape(model: keras.Model, input_size: tuple[int, int] | None) -> tuple[int, int, int, int]:
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"export takes a model of tf_keras (Keras 2), not {type(model).__module__}.{type(model).__name__}; "
+            "set TF_USE_LEGACY_KERAS=1 before TensorFlow is imported and build or load it again"
+        )
+    wrapped = [layer.name for layer in model.submodules if hasattr(layer, "pruning_vars")]
+    if wrapped:
+        raise InputError(
+            f"{model.name} still wears its pruning wrappers ({', '.join(wrapped[:3])}, ...); strip it first"
+        )
+    inputs = getattr(model, "inputs", None) or []
+    if len(inputs) != 1 or len(inputs[0].shape) != 4:
+        given = [tuple(item.shape) for item in inputs] or "a model without a known input"
+        raise InputError(f"export needs a model with one input (N, H, W, C); {model.name} has {given}")
+    _, height, width, channels = inputs[0].shape
+    if channels not in (1, 3):
+        raise InputError(f"export takes grey (1) or RGB (3) pictures; {model.name} has {channels} channels")
+    if input_size is None:
+        if None in (height, width):
+            raise InputError(f"{model.name} leaves its picture size open ({height}, {width}); give input_size=(H, W)")
+        return (1, height, width, channels)
+    if (height or input_size[0], width or input_size[1]) != tuple(input_size):
+        raise InputError(f"{model.name} takes pictures of {height} x {width}; input_size says {tuple(input_size)}")
+    return (1, int(input_size[0]), int(input_size[1]), channels)
+
+
+def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], scheme: str) -> np.ndarray:
+    """Return calibration pictures whose values reach from 0 to 255.
+
+    Two corner pixels of the first picture see to it: the input's scale is then exactly 1 and its zero
+    point 0, so that camera bytes are the quantized values, and no highlight is clipped.
+    """
+    wanted = f"uint8 (N, {', '.join(map(str, shape[1:]))}) with N >= {MINIMUM_CALIBRATION}"
+    if pictures is None:
+        raise InputError(f"scheme {scheme!r} needs calibration: {wanted} raw pixels from the training split")
+    pictures = np.asarray(pictures)
+    if pictures.dtype != np.uint8 or pictures.shape[1:] != shape[1:] or len(pictures) < MINIMUM_CALIBRATION:
+        raise InputError(f"calibration is {pictures.dtype} {pictures.shape}; scheme {scheme!r} needs {wanted}")
+    first = pictures[:1].copy()
+    first[0, 0, 0], first[0, -1, -1] = 0, 255
+    return np.concatenate([first, pictures[1:]])
+
+
+def _check_class_names(class_names: Sequence[str], outputs: int) -> None:
+    wanted = max(outputs, 2)
+    if isinstance(class_names, str) or len(class_names) != wanted or wanted > IGNORE_ID:
+        raise InputError(
+            f"class_names is {class_names!r}; a model with {outputs} output{'s' * (outputs > 1)} "
+            f"has {wanted} classes (at most {IGNORE_ID}), so give that many names in the order of their ids"
+        )
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """Return `model`, or its float32 twin when it was trained in mixed precision, which TFLite cannot take."""
+    layers = [part for part in (model, *model.submodules) if isinstance(part, keras.layers.Layer)]
+    if all(layer.compute_dtype in (None, "float32") for layer in layers):
+        return model
+
+    def replaced(node: Any, key: str = "") -> Any:
+        if key == "dtype" and re.search(r"float16", json.dumps(node, default=str)):
+            return "float32"
+        if isinstance(node, dict):
+            return {name: replaced(item, name) for name, item in node.items()}
+        return [replaced(item) for item in node] if isinstance(node, list | tuple) else node
+
+    twin = type(model).from_config(replaced(model.get_config()))
+    twin.set_weights(model.get_weights())
+    return twin
+
+
+def _trace(
+    model: keras.Model, shape: tuple[int, int, int, int], *, head: str, preprocessing: tuple[Any, Any] | None
+) -> tuple[Any, int]:
+    """Return the concrete function pixels -> head, and K."""
+    outputs = 0
+
+    def answer(pixels: tf.Tensor) -> tf.Tensor:
+        nonlocal outputs
+        output = model(_preprocessed(pixels, preprocessing), training=False)
+        if not tf.is_tensor(output) or not output.dtype.is_floating or output.shape[:-1] != shape[:-1]:
+            raise InputError(
+                f"export needs a model with one float output (N, {shape[1]}, {shape[2]}, K); "
+                f"{model.name} gives {output}"
+            )
+        outputs = output.shape[-1]
+        return attach_head(output, head)
+
+    # autograph would wrap the exceptions above
+    function = tf.function(answer, autograph=False)
+    try:
+        concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32, name="pixels"))
+    except (ValueError, TypeError, tf.errors.OpError) as error:
+        raise InputError(f"{model.name} cannot be run on one picture of {shape[1:]}: {error}") from error
+    return concrete, outputs
+
+
+def _preprocessed(pixels: tf.Tensor, preprocessing: tuple[Any, Any] | None) -> tf.Tensor:
+    if preprocessing is None:
+        return pixels
+    try:
+        scale, offset = (np.asarray(part, np.float32) for part in preprocessing)
+        accepted = ((), (1,), (pixels.shape[-1],))
+        fits = all(part.shape in accepted and np.isfinite(part).all() for part in (scale, offset))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(
+            f"preprocessing is {preprocessing!r}; give (scale, offset), each a number or one per channel, "
+            f"of which there are {pixels.shape[-1]}"
+        )
+    return pixels * scale + offset
+
+
+def _convert(function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.operations)]
+    if scheme.calibrated:
+
+        def pictures() -> Iterator[list[np.ndarray]]:
+            for picture in calibration:
+                yield [picture[None].astype(np.float32)]
+
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = pictures
+        converter.inference_input_type = tf.as_dtype(scheme.pixels)
+        converter.inference_output_type = tf.as_dtype(scheme.scores)
+    try:
+        return converter.convert()
+    except Exception as error:  # the converter's own exception type is private
+        raise _conversion_error(error, function, model.name) from error
+
+
+def _conversion_error(error: Exception, function: Any, name: str) -> InputError:
+    """Return the error with the ops the converter refused and the layers they stand in."""
+    text = str(error)
+    listed = re.findall(r"(?:TF Select|Flex|Custom) ops: *([\w, ]+)", text)
+    refused = sorted({op.strip() for line in listed for op in line.split(",") if op.strip()})
+    if not refused:
+        return InputError(f"TensorFlow Lite cannot convert {name}: {text.strip()[:500]}")
+    places = [operation.name for operation in function.graph.get_operations() if operation.type in refused]
+    where = f" (at {', '.join(places[:5])})" if places else ""
+    return InputError(
+        f"TensorFlow Lite has no op for {', '.join(refused)} of {name}{where}; "
+        "replace that layer, or write it with ops that TensorFlow Lite has"
+    )
