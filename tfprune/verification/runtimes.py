@@ -1,0 +1,259 @@
+"""Runtimes that execute a .tflite file, and one way to ask any file for the classes of a picture."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.errors import InputError, look_up, unknown_name
+from tfprune.export import HEADS
+from tfprune.export.card import read_card
+from tfprune.verification.classes import classes_from_output
+from tfprune.verification.graph import read_model_bytes
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The module and the name in it of an interpreter class, and the package that has its version."""
+
+    module: str
+    interpreter: str
+    package: str
+
+
+RUNTIMES = {
+    "litert": Runtime("ai_edge_litert.interpreter", "Interpreter", "ai-edge-litert"),
+    "tflite-runtime": Runtime("tflite_runtime.interpreter", "Interpreter", "tflite-runtime"),
+    "tensorflow": Runtime("tfprune.keras", "tf.lite.Interpreter", "tensorflow"),
+}
+"""What `auto` tries, in this order."""
+
+
+class TFLiteModel:
+    """An opened .tflite file that takes uint8 pictures. Made by `open_runtime`; not for several threads at once.
+
+    Attributes:
+        path: the file.
+        card: what the file says about itself, or None.
+        head: a key of `tfprune.export.HEADS`.
+        input_size: (H, W).
+        channels: 1 or 3.
+        outputs: K as the model was built, None for a class map without a card.
+        quantization: (scale, zero point) of an integer output, (0.0, 0) otherwise.
+        description: runtime, version, delegate, threads.
+    """
+
+    def __init__(
+        self,
+        interpreter: Any,
+        path: Path,
+        *,
+        description: str,
+        card: dict[str, Any] | None,
+        preprocessing: tuple[Any, Any] | None,
+        head: str | None,
+    ) -> None:
+        self.path = path
+        self.card = card
+        self._interpreter = interpreter
+        self._input, self._output = _single_tensors(interpreter, path)
+        _, height, width, self.channels = (int(size) for size in self._input["shape"])
+        self.input_size = (height, width)
+        self.quantization = self._output["quantization"] if self._output["dtype"] != np.float32 else (0.0, 0)
+        self.head = card["head"] if card else _guess_head(self._output, head, path)
+        channels = None if self.head == "class_map" else int(self._output["shape"][-1])
+        self.outputs = card["outputs"] if card else channels
+        self._preprocessing = (1.0, 0.0) if card else _guess_preprocessing(self._input, preprocessing, path)
+        self.description = description
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """Run one picture, uint8 (H, W, C), and return the file's answer as it is: (H, W, K), or (H, W) ids.
+
+        Raises:
+            InputError: the picture has another dtype or shape.
+        """
+        wanted = (*self.input_size, self.channels)
+        if image.dtype != np.uint8 or image.shape != wanted:
+            raise InputError(f"{self.path} takes uint8 pictures of {wanted}, not {image.dtype} of {image.shape}")
+        self._interpreter.set_tensor(self._input["index"], self._input_values(image)[None])
+        self._interpreter.invoke()
+        return self._interpreter.get_tensor(self._output["index"])[0]
+
+    def classes_of(self, image: np.ndarray) -> np.ndarray:
+        """Return the class ids, uint8 (H, W), of one picture, uint8 (H, W, C); see `classes_from_output`."""
+        return classes_from_output(self.predict(image), head=self.head, quantization=self.quantization)
+
+    def _input_values(self, image: np.ndarray) -> np.ndarray:
+        dtype, (scale, zero_point) = self._input["dtype"], self._input["quantization"]
+        if self._preprocessing is None:  # bytes are the quantized values
+            return image if dtype == np.uint8 else (image.astype(np.int16) - 128).astype(np.int8)
+        if dtype == np.uint8 and (scale, zero_point) == (1.0, 0) and self._preprocessing == (1.0, 0.0):
+            return image
+        factor, offset = (np.asarray(part, np.float32) for part in self._preprocessing)
+        values = image.astype(np.float32) * factor + offset
+        if dtype == np.float32:
+            return values
+        limits = np.iinfo(dtype)
+        return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def open_runtime(
+    path: str | Path,
+    *,
+    runtime: str = "auto",
+    threads: int = 1,
+    preprocessing: tuple[Any, Any] | None = None,
+    head: str | None = None,
+) -> TFLiteModel:
+    """Open a .tflite file for uint8 pictures.
+
+    A file written by tfprune says itself what it takes and gives. Of any other file with one input
+    (1, H, W, 1 or 3) and one output at (1, H, W, K) or (1, H, W):
+
+    - float input: `preprocessing` = (scale, offset) is required, pixels * scale + offset is what it gets;
+    - integer input: without `preprocessing` the pixel bytes are taken for its quantized values (for int8
+      less 128), which is how such files are made; with it, the same formula, then its quantization;
+    - output of plain integers without scale: ids of a class map;
+    - several channels: the largest wins, logits or probabilities alike;
+    - one channel: probabilities when the scale is 1/256 (how TensorFlow Lite stores a sigmoid), else `head`
+      must say "probabilities" or "logits".
+
+    Args:
+        path: the file.
+        runtime: a key of `RUNTIMES`, or "auto" for the first that is installed.
+        threads: number of threads it may use.
+        preprocessing: (scale, offset), numbers or one per channel; only for a file without a card.
+        head: what a file without a card gives, a key of `tfprune.export.HEADS`.
+
+    Raises:
+        InputError: no such runtime or file, a damaged or foreign file, or one of the rules above is not met.
+    """
+    path = Path(path)
+    content = read_model_bytes(path)
+    card = read_card(path)
+    if card and (preprocessing is not None or head is not None):
+        raise InputError(f"{path} says itself what it takes and gives; leave out preprocessing and head")
+    if head is not None:
+        look_up("head", head, HEADS)
+    if threads < 1:
+        raise InputError(f"threads is {threads}; give 1 or more")
+    name, build = _load_runtime(runtime)
+    try:
+        with _quiet_stderr(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter has moved to LiteRT
+            interpreter = build(model_content=content, num_threads=threads)
+            interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(
+            f"{path}: {RUNTIMES[name].package} cannot open this .tflite file ({reason}); "
+            "it is damaged, or has operators this runtime lacks"
+        ) from error
+    description = _describe(name, interpreter, threads)
+    return TFLiteModel(interpreter, path, description=description, card=card, preprocessing=preprocessing, head=head)
+
+
+def _load_runtime(runtime: str) -> tuple[str, Callable[..., Any]]:
+    """Return the runtime's key and its interpreter class."""
+    if runtime != "auto" and runtime not in RUNTIMES:
+        raise unknown_name("runtime", runtime, ["auto", *RUNTIMES])
+    for name in RUNTIMES if runtime == "auto" else [runtime]:
+        try:
+            with _quiet_stderr():
+                module = importlib.import_module(RUNTIMES[name].module)
+        except (ImportError, InputError):  # the second from tfprune.keras
+            continue
+        return name, operator.attrgetter(RUNTIMES[name].interpreter)(module)
+    wanted = "ai-edge-litert" if runtime == "auto" else RUNTIMES[runtime].package
+    raise InputError(f"no runtime for .tflite files is installed (looked for {runtime}); pip install {wanted}")
+
+
+def _describe(name: str, interpreter: Any, threads: int) -> str:
+    package = RUNTIMES[name].package
+    try:
+        package = f"{package} {metadata.version(package)}"
+    except metadata.PackageNotFoundError:  # tensorflow-cpu and others bring the same module
+        package = f"{package} of unknown version"
+    # a private method, and the only word on whether the delegate took anything
+    details = getattr(interpreter, "_get_ops_details", list)()
+    delegate = ["XNNPACK"] if any(item["op_name"] == "DELEGATE" for item in details) else []
+    return ", ".join([package, *delegate, f"{threads} thread{'s' * (threads > 1)}"])
+
+
+def _single_tensors(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the details of the one input and the one output, both known to be pictures."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    found = ", ".join(f"{item['dtype'].__name__} {item['shape'].tolist()}" for item in (*inputs, *outputs))
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise InputError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs ({found}); one of each is needed")
+    taken, given = inputs[0]["shape_signature"], outputs[0]["shape"]
+    picture = len(taken) == 4 and taken[0] in (1, -1) and min(taken[1:]) > 0 and taken[3] in (1, 3)
+    if not picture or len(given) not in (3, 4) or tuple(given[1:3]) != tuple(taken[1:3]):
+        raise InputError(
+            f"{path}: input and output are {found}; a segmentation file takes (1, H, W, 1 or 3) of a fixed size "
+            "and gives (1, H, W, K) or (1, H, W) of the same size"
+        )
+    return inputs[0], outputs[0]
+
+
+def _guess_head(output: dict[str, Any], head: str | None, path: Path) -> str:
+    if head is not None:
+        return head
+    scale, channels = output["quantization"][0], output["shape"][-1] if len(output["shape"]) == 4 else None
+    if channels is None or (output["dtype"] != np.float32 and not scale):
+        return "class_map"
+    if channels > 1:
+        return "logits"
+    if scale == 1 / 256:
+        return "probabilities"
+    raise InputError(
+        f"{path} has no card and one output channel: give head='probabilities' (class 1 above .5) or "
+        "head='logits' (class 1 above 0)"
+    )
+
+
+def _guess_preprocessing(
+    taken: dict[str, Any], preprocessing: tuple[Any, Any] | None, path: Path
+) -> tuple[Any, Any] | None:
+    """Return (scale, offset), or None when pixel bytes are the quantized values."""
+    if preprocessing is not None:
+        return preprocessing
+    if taken["dtype"] in (np.uint8, np.int8):
+        return None
+    raise InputError(
+        f"{path} has no card and takes {taken['dtype'].__name__}: give preprocessing=(scale, offset), "
+        "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1)"
+    )
+
+
+@contextmanager
+def _quiet_stderr() -> Iterator[None]:
+    """Hold back the notes on delegates that runtimes write to file descriptor 2.
+
+    `tfprune.keras` has the same for TensorFlow, and cannot be imported here: it would bring TensorFlow along.
+    """
+    try:
+        descriptor = os.dup(2)
+    except OSError:  # no standard error at all
+        yield
+        return
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(descriptor, 2)
+            os.close(descriptor)
