@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -57,3 +58,18 @@ def look_up(kind: str, given: str, table: Mapping[str, T], where: str = "") -> T
         return table[given]
     except (KeyError, TypeError):
         raise unknown_name(kind, given, table, where) from None
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Put the place in front of the text of any `InputError` raised in the block.
+
+    >>> with located("recipe.yaml: architecture"):
+    ...     raise InputError("width is 0; give at least 1")
+    Traceback (most recent call last):
+    tfprune.errors.InputError: recipe.yaml: architecture: width is 0; give at least 1
+    """
+    try:
+        yield
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error

@@ -12,8 +12,13 @@ from tfprune.data.faults import FileFault, Finding
 from tfprune.data.images import read_image, read_mask
 from tfprune.data.masks import ClassTable
 from tfprune.data.sets import Pair, SegmentationSet, open_set
+from tfprune.data.steel import generate_steel
+
+GENERATORS = {"steel": generate_steel}
+"""Sets that are drawn: name -> function that writes one into a folder."""
 
 __all__ = [
+    "GENERATORS",
     "CheckReport",
     "ClassTable",
     "FileFault",

@@ -1,0 +1,125 @@
+"""Recipes: what is wrong is said in one line with its place and what is accepted."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from tfprune.errors import InputError
+from tfprune.recipe import (
+    RECIPES_FOLDER,
+    find_recipe,
+    load_recipe,
+    recipe_difference,
+    recipe_schema,
+    recipe_text,
+)
+
+GOOD = """\
+name: small
+data:
+  size: [64, 64]
+architecture: {name: plain_unet, width: 8}
+training:
+  epochs: 3
+pruning:
+  epochs: 2
+  final_sparsity: 0.5
+"""
+
+
+@pytest.fixture
+def recipe_file(tmp_path):
+    def write(text):
+        path = tmp_path / "r.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def message(path, *overrides):
+    with pytest.raises(InputError) as caught:
+        load_recipe(path, overrides)
+    return str(caught.value)
+
+
+def test_a_recipe_resolves_to_text_that_resolves_to_itself(recipe_file):
+    recipe = load_recipe(recipe_file(GOOD))
+    assert recipe.pruning.schedule == "polynomial" and recipe.architecture.options == {"width": 8}
+    again = load_recipe(recipe_file(recipe_text(recipe)))
+    assert again == recipe
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        (
+            "epochs: 3",
+            "epoch: 3",
+            "r.yaml:6: training.epoch: unknown key; did you mean 'epochs'? Accepted: epochs, opt",
+        ),
+        ("epochs: 3", "epochs: many", 'r.yaml:6: training.epochs is "many": input should be a valid integer'),
+        ("epochs: 3", "epochs: 0", "r.yaml:6: training.epochs is 0: input should be greater than or equal to 1"),
+        ("sparsity: 0.5", "sparsity: 90", "is 90: input should be less than 1 (a fraction of zeros: .9 means 90 %)"),
+        ("plain_unet", "plan_unet", "unknown name 'plan_unet'; did you mean 'plain_unet'? Accepted: "),
+        ("[64, 64]", "[64]", "r.yaml:3: data.size is [64]: list should have at least 2 items"),
+        ("  size: [64, 64]", "  batch_size: 4", "r.yaml:2: data.size: missing"),
+        ("  epochs: 2", "  epochs: 2\n  begin_epoch: 2", "cannot reach final_sparsity 0.5: it ramps from epoch 2 to"),
+        (
+            "  epochs: 2",
+            "  epochs: 2\n  schedule: polynomal",
+            "unknown schedule 'polynomal'; did you mean 'polynomial'",
+        ),
+        ("name: small", "name: a/b", 'name is "a/b"'),
+        ("pruning:", "fine_tuning:\n  epochs: 1\nprunin:", "prunin: unknown key; did you mean 'pruning'?"),
+        ("training:", "training: [", "not valid YAML"),
+    ],
+)
+def test_one_readable_message_with_the_place(recipe_file, old, new, expected):
+    assert old in GOOD
+    text = message(recipe_file(GOOD.replace(old, new)))
+    assert expected in text and "pydantic" not in text and "http" not in text
+
+
+def test_fine_tuning_without_pruning_is_refused(recipe_file):
+    text = GOOD[: GOOD.index("pruning:")] + "fine_tuning: {epochs: 1}\n"
+    assert "fine_tuning follows pruning" in message(recipe_file(text))
+
+
+def test_overrides_are_checked_like_the_file(recipe_file):
+    path = recipe_file(GOOD)
+    assert load_recipe(path, ["training.epochs=7", "data.augment=[HorizontalFlip]"]).training.epochs == 7
+    assert "write it as section.key=value" in message(path, "training.epochs")
+    assert "unknown key; did you mean 'epochs'" in message(path, "training.epocs=7")
+    assert "'name' is not a section" in message(path, "name.x=7")
+
+
+def test_recipes_are_found_by_path_and_by_name(tmp_path):
+    assert find_recipe("demo") == RECIPES_FOLDER / "demo.yaml"
+    with pytest.raises(InputError, match="did you mean 'demo'"):
+        find_recipe("dmo")
+    with pytest.raises(InputError, match="does not exist"):
+        find_recipe(tmp_path / "none.yaml")
+
+
+def test_every_shipped_recipe_is_valid_and_says_what_it_is():
+    for path in RECIPES_FOLDER.glob("*.yaml"):
+        recipe = load_recipe(path)
+        assert recipe.name == path.stem
+        assert recipe.about.purpose and recipe.about.cost and recipe.about.command and recipe.about.source
+
+
+def test_only_words_may_differ(recipe_file):
+    old = recipe_text(load_recipe(recipe_file(GOOD)))
+    new = recipe_text(load_recipe(recipe_file(GOOD + "about: {purpose: other words}\n")))
+    assert recipe_difference(old, new) == ""
+    other = recipe_text(load_recipe(recipe_file(GOOD), ["training.epochs=4"]))
+    assert recipe_difference(old, other) == "-  epochs: 3\n+  epochs: 4"
+
+
+def test_the_schema_names_every_section():
+    schema = json.loads(recipe_schema())
+    assert set(yaml.safe_load(GOOD)) <= set(schema["properties"])
