@@ -373,7 +373,7 @@ def _build_one(spec: Mapping[str, Any], *, class_weights: Sequence[float] | None
 
 
 def _number(name: str, value: Any, *, high: float = float("inf")) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= value <= high or value == float("inf"):
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 <= float(value) <= high or value == float("inf"):
         bound = f"in [0, {high:g}]" if high < float("inf") else ">= 0"
         raise InputError(f"{name} must be a number {bound}, not {value!r}")
     return float(value)
