@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 
 def real_data(name: str) -> Path:
@@ -30,3 +32,41 @@ def discs() -> tuple[np.ndarray, np.ndarray]:
         mask[disc] = 1
         image[disc] += 100
     return images, masks
+
+
+TINY = {
+    "name": "tiny",
+    "data": {
+        "generate": {"set": "steel", "classes": 2, "counts": {"train": 16, "val": 8, "test": 9}},
+        "size": [32, 32],
+        "augment": ["HorizontalFlip"],
+        "batch_size": 8,
+    },
+    "architecture": {"name": "plain_unet", "width": 8, "depth": 2},
+    "loss": [{"cross_entropy": {}}, {"dice": {}}],
+    "training": {"epochs": 2},
+    "pruning": {"epochs": 2, "final_sparsity": 0.5, "prunes": 2},
+    "fine_tuning": {"epochs": 2},
+    "verification": {"latency_runs": 3},
+}
+
+
+@pytest.fixture
+def tiny_recipe():
+    return copy.deepcopy(TINY)
+
+
+@pytest.fixture
+def recipe_path(tmp_path, tiny_recipe):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(tiny_recipe))
+    return path
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """The run folder of an undisturbed run of the tiny recipe."""
+    from tfprune.recipe import check_recipe
+    from tfprune.run import run_recipe
+
+    return run_recipe(check_recipe(copy.deepcopy(TINY)), out=tmp_path_factory.mktemp("runs"))

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from tfprune.errors import InputError
+from tfprune.silence import quiet_stderr
 
 _SETTINGS = {"TF_USE_LEGACY_KERAS": "1", "SM_FRAMEWORK": "tf.keras"}
 
@@ -24,40 +22,15 @@ if "tensorflow" in sys.modules and os.environ.get("TF_USE_LEGACY_KERAS") not in 
         "in the environment before Python starts."
     )
 os.environ.update(_SETTINGS)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-
-
-@contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Hold back what native code writes to file descriptor 2; show it after all when the block fails.
-
-    TensorFlow's start-up and converter notes bypass Python's logging and `sys.stderr`.
-    """
-    try:
-        descriptor = os.dup(2)
-    except OSError:  # no standard error at all, as under some GUIs
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            held.seek(0)
-            os.write(descriptor, held.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(descriptor, 2)
-            os.close(descriptor)
-
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 try:
     with quiet_stderr():
         import tensorflow as tf
 
         keras = tf.keras
+        tf.config.list_physical_devices("GPU")  # looks for a driver, and complains about its absence, here
+        # Generators that can be reset make dropout a function of seed and epoch (tfprune.training.stage).
         keras.backend.experimental.enable_tf_random_generator()
 except ImportError as error:
     raise InputError(
@@ -68,4 +41,4 @@ except ImportError as error:
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["keras", "quiet_stderr", "tf"]
+__all__ = ["keras", "tf"]

@@ -146,7 +146,7 @@ class Export(Section):
         default=["float32", "int8"], json_schema_extra={"items": {"enum": list(SCHEMES)}}
     )
     head: str = Field("probabilities", json_schema_extra={"enum": list(HEADS)})
-    calibration_images: Annotated[int, Field(ge=1)] = Field(100, description="train pictures for int8 ranges")
+    calibration_images: Annotated[int, Field(ge=8)] = Field(100, description="train pictures for int8 ranges")
 
 
 class Verification(Section):

@@ -16,8 +16,9 @@ from tfprune.errors import InputError, look_up
 from tfprune.export import SCHEMES, Scheme
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
-from tfprune.keras import keras, quiet_stderr, tf
+from tfprune.keras import keras, tf
 from tfprune.records import IGNORE_ID, atomic_path
+from tfprune.silence import quiet_stderr
 
 MINIMUM_CALIBRATION = 8
 """Fewer pictures than this say too little about the range of a tensor; about a hundred are usual."""

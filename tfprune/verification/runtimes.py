@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import importlib
 import operator
-import os
-import sys
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +16,7 @@ import numpy as np
 from tfprune.errors import InputError, look_up, unknown_name
 from tfprune.export import HEADS
 from tfprune.export.card import read_card
+from tfprune.silence import quiet_stderr
 from tfprune.verification.classes import classes_from_output
 from tfprune.verification.graph import read_model_bytes
 
@@ -151,7 +148,7 @@ def open_runtime(
         raise InputError(f"threads is {threads}; give 1 or more")
     name, build = _load_runtime(runtime)
     try:
-        with _quiet_stderr(), warnings.catch_warnings():
+        with quiet_stderr(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter has moved to LiteRT
             interpreter = build(model_content=content, num_threads=threads)
             interpreter.allocate_tensors()
@@ -171,7 +168,7 @@ def _load_runtime(runtime: str) -> tuple[str, Callable[..., Any]]:
         raise unknown_name("runtime", runtime, ["auto", *RUNTIMES])
     for name in RUNTIMES if runtime == "auto" else [runtime]:
         try:
-            with _quiet_stderr():
+            with quiet_stderr():
                 module = importlib.import_module(RUNTIMES[name].module)
         except (ImportError, InputError):  # the second from tfprune.keras
             continue
@@ -236,24 +233,3 @@ def _guess_preprocessing(
         f"{path} has no card and takes {taken['dtype'].__name__}: give preprocessing=(scale, offset), "
         "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1)"
     )
-
-
-@contextmanager
-def _quiet_stderr() -> Iterator[None]:
-    """Hold back the notes on delegates that runtimes write to file descriptor 2.
-
-    `tfprune.keras` has the same for TensorFlow, and cannot be imported here: it would bring TensorFlow along.
-    """
-    try:
-        descriptor = os.dup(2)
-    except OSError:  # no standard error at all
-        yield
-        return
-    with tempfile.TemporaryFile() as held:
-        sys.stderr.flush()
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(descriptor, 2)
-            os.close(descriptor)

@@ -1,0 +1,106 @@
+"""The command line as a person meets it: text, files and exit codes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+
+def tfprune(*arguments, cwd=None):
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "tfprune", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=None)
+
+
+@pytest.fixture(scope="module")
+def model_file(finished):
+    return finished / "models" / "pruned_int8.tflite"
+
+
+def test_verify_judges_files_and_bounds_them(finished, model_file, tmp_path):
+    dense = finished / "models" / "dense_float32.tflite"
+    result = tfprune("verify", dense, model_file, "--data", finished / "data", "--json", tmp_path / "v.json")
+    assert result.returncode == 0, result.stderr
+    assert "mean" in result.stdout and "KiB" in result.stdout
+    rows = json.loads((tmp_path / "v.json").read_text())["rows"]
+    recorded = json.loads((finished / "records" / "verification.json").read_text())["rows"]
+    assert rows[1]["scores"] == recorded[3]["scores"]
+    below = tfprune("verify", model_file, "--data", finished / "data", "--min-iou", "0.999")
+    assert below.returncode == 1 and "mean IoU below 0.999" in below.stderr
+
+
+def test_predict_writes_masks_of_the_pictures_own_size(model_file, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wall.png")
+    result = tfprune("predict", model_file, tmp_path / "wall.png", "--out", tmp_path / "out")
+    assert result.returncode == 0, result.stderr
+    with Image.open(tmp_path / "out" / "masks" / "wall.png") as mask:
+        assert mask.mode == "P" and mask.size == (70, 50) and set(np.unique(mask)) <= {0, 1}
+    with Image.open(tmp_path / "out" / "overlays" / "wall.png") as overlay:
+        assert overlay.size == (70, 50)
+    assert "background" in result.stdout and "%" in result.stdout
+
+
+def test_export_writes_the_file_the_run_wrote(finished, tmp_path):
+    out = tmp_path / "again.tflite"
+    options = ("--data", finished / "data", "--out", out)
+    result = tfprune("export", finished / "models" / "pruned.keras", *options)
+    assert result.returncode == 0, result.stderr
+    assert out.read_bytes() == (finished / "models" / "pruned_int8.tflite").read_bytes()
+
+
+def test_data_check_tells_and_leaves_with_1_on_a_finding(finished, tmp_path):
+    clean = tfprune("data", "check", finished / "data")
+    assert clean.returncode == 0 and "no findings" in clean.stdout and "corrosion" in clean.stdout
+    import shutil
+
+    shutil.copytree(finished / "data", tmp_path / "data")
+    next((tmp_path / "data" / "test" / "masks").iterdir()).unlink()
+    broken = tfprune("data", "check", tmp_path / "data")
+    assert broken.returncode == 1 and "missing_mask" in broken.stdout and "1 finding" in broken.stderr
+
+
+def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
+    assert tfprune("report", finished).returncode == 0
+    result = tfprune("report", finished, finished, "--out", tmp_path / "both.html")
+    assert result.returncode == 0 and (tmp_path / "both.html").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("run", "dmo"), "did you mean 'demo'"),
+        (("run", "none.yaml"), "none.yaml does not exist"),
+        (("run", "corrosion_field"), "give it with --data DIR"),
+        (("run", "corrosion_field", "--data", "nowhere"), "nowhere is not a folder"),
+        (("run", "demo", "--set", "pruning.final_sparsity=90"), "a fraction of zeros: .9 means 90 %"),
+        (("list", "architecture"), "did you mean 'architectures'"),
+        (("export", "none.keras"), "none.keras does not exist"),
+        (("verify", "none.tflite", "--data", "."), "none.tflite"),
+        (("predict", "none.tflite", "none.png"), "none.tflite"),
+        (("data", "check", "nowhere"), "nowhere"),
+        (("report", "nowhere"), "nowhere"),
+    ],
+)
+def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, text):
+    result = tfprune(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert text in result.stderr and "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_lists_and_schema_need_no_tensorflow():
+    script = (
+        "import sys; sys.argv = ['tfprune', *sys.argv[1:]]\n"
+        "from tfprune.cli import commands\n"
+        "commands(standalone_mode=False)\n"
+        "assert not {'tensorflow', 'tf_keras'} & set(sys.modules)"
+    )
+    for arguments in (["list", "recipes"], ["list", "encoders"], ["recipe", "schema"], ["recipe", "check", "demo"]):
+        result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+        assert result.returncode == 0 and result.stdout, result.stderr

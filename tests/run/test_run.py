@@ -1,0 +1,147 @@
+"""A whole run: what it leaves, that it resumes to the same result, and what it refuses."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from tfprune.errors import InputError
+from tfprune.recipe import check_recipe
+from tfprune.records import read_json
+from tfprune.run import run_recipe
+
+
+def test_a_run_leaves_what_the_design_says(finished):
+    for name in (
+        *("recipe.yaml", "environment.json", "data.json", "report.html", "data/dataset.json"),
+        *("models/dense.keras", "models/pruned.keras", "models/pruned_int8.tflite", "models/dense_float32.tflite"),
+        *("records/verification.json", "records/sparsity.json", "records/run.json", "records/samples.npz"),
+        *("stages/train/history.csv", "stages/prune/state.npz", "stages/fine_tune/best.npz"),
+    ):
+        assert (finished / name).is_file(), name
+    assert list((finished / "stages" / "train" / "tensorboard").rglob("events*"))
+
+
+def test_the_record_judges_every_file_on_the_whole_test_split(finished):
+    record = read_json(finished / "records" / "verification.json")
+    assert record["dataset"]["test_images"] == 9
+    assert [(row["variant"], row["scheme"]) for row in record["rows"]] == [
+        ("dense", "float32"),
+        ("dense", "int8"),
+        ("pruned", "float32"),
+        ("pruned", "int8"),
+    ]
+    for row in record["rows"]:
+        assert row["footprint"]["file_bytes"] == (finished / row["file"]).stat().st_size
+        # A net of two epochs has hardly a margin between its classes for int8 to keep.
+        assert row["agreement"]["equal_ratio"] > (0.999 if row["scheme"] == "float32" else 0.8)
+        assert 0 <= row["scores"]["mean_iou"] <= 1 and row["latency"]["median_ms"] > 0
+    dense, pruned = (record["rows"][index]["footprint"] for index in (0, 2))
+    assert pruned["parameters"] == dense["parameters"] and pruned["macs"] == dense["macs"]
+    assert pruned["nonzero_parameters"] < 0.6 * dense["nonzero_parameters"]
+    assert pruned["gzip_bytes"] < dense["gzip_bytes"]
+
+
+def test_the_sparsity_is_what_was_asked_in_every_masked_layer(finished):
+    record = read_json(finished / "records" / "sparsity.json")
+    assert record["layers"] and all(row["nonzero"] == row["weights"] / 2 for row in record["layers"])
+    assert record["wrapped_sparsity"] == 0.5 and record["total_sparsity"] < 0.5
+    assert {"logits"} <= {row["layer"] for row in record["dense"]}
+    assert [row["sparsity"] for row in record["history"] if row["stage"] == "prune"] == pytest.approx([0.4375, 0.5])
+
+
+def test_a_second_start_says_done_and_changes_nothing(finished):
+    before = (finished / "report.html").stat().st_mtime_ns
+    recipe = check_recipe({**_content(finished), "about": {"purpose": "other words"}})
+    assert run_recipe(recipe, out=finished.parent) == finished
+    assert (finished / "report.html").stat().st_mtime_ns == before
+
+
+def _content(folder):
+    import yaml
+
+    return yaml.safe_load((folder / "recipe.yaml").read_text())
+
+
+def test_another_recipe_in_the_same_folder_is_refused(finished):
+    content = _content(finished)
+    content["training"]["epochs"] = 5
+    with pytest.raises(InputError, match=r"(?s)another recipe.*-  epochs: 2\n\+  epochs: 5"):
+        run_recipe(check_recipe(content), out=finished.parent)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["train", "prune", "fine_tune"])
+def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path, tmp_path, stage):
+    command = [sys.executable, "-m", "tfprune", "run", str(recipe_path), "--out", str(tmp_path / "runs")]
+    folder = tmp_path / "runs" / "tiny"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    state, deadline = folder / "stages" / stage / "state.npz", time.monotonic() + 120
+    while not state.exists() and time.monotonic() < deadline:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert state.exists() and not (folder / "report.html").exists()
+    subprocess.run(command, check=True, capture_output=True)
+    for name in ("dense_float32", "dense_int8", "pruned_float32", "pruned_int8"):
+        ours, theirs = (place / "models" / f"{name}.tflite" for place in (folder, finished))
+        assert ours.read_bytes() == theirs.read_bytes(), name
+    ours, theirs = (read_json(place / "records" / "verification.json")["rows"] for place in (folder, finished))
+    assert [row["scores"] for row in ours] == [row["scores"] for row in theirs]
+
+
+def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
+    from tfprune.data import generate_steel
+    from tfprune.run.folder import claim_folder
+    from tfprune.run.inputs import load_inputs
+
+    del tiny_recipe["data"]["generate"]
+    recipe = check_recipe(tiny_recipe)
+    for seed in (0, 1):
+        generate_steel(
+            tmp_path / str(seed), classes=2, counts={"train": 4, "val": 2, "test": 2}, size=(32, 32), seed=seed
+        )
+    run = tmp_path / "run"
+    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", run))
+    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", run))
+    with pytest.raises(InputError, match="started on other data"):
+        claim_folder(run, recipe, load_inputs(recipe, tmp_path / "1", run))
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"architecture": {"name": "unet", "encoder": "resnet18"}, "data.size": [40, 32]}, "architecture: .*40"),
+        ({"architecture": {"name": "plain_unet", "widht": 8}}, "architecture: .*widht.*did you mean 'width'"),
+        ({"architecture": {"name": "plain_unet", "head": "sigmoid"}, "data.generate.classes": 3}, "softmax"),
+        ({"loss": "tverski"}, "loss: unknown loss 'tverski'; did you mean 'tversky'"),
+        ({"class_weights": [1.0]}, "class_weights has 1 numbers, and the set has 2 classes"),
+        ({"data.augment": ["HorizontlFlip"]}, "data.augment.*did you mean 'HorizontalFlip'"),
+        ({"pruning.prunes": 50}, "pruning: .*50 prunes do not fit into the 4 training steps"),
+        ({"training.optimizer_options": {"momentun": 0.5}}, "training: .*momentun"),
+        ({"pruning.min_weights": 10**7}, "pruning: .*no layer to mask"),
+    ],
+)
+def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, tiny_recipe, change, text):
+    for key, value in change.items():
+        section = tiny_recipe
+        *path, last = key.split(".")
+        for part in path:
+            section = section[part]
+        section[last] = value
+    with pytest.raises(InputError, match=text):
+        run_recipe(check_recipe(tiny_recipe), out=tmp_path / "runs")
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_samples_line_up_with_the_rows(finished):
+    with np.load(finished / "records" / "samples.npz") as samples:
+        assert samples["image"].shape == (6, 32, 32, 3) and samples["truth"].shape == (6, 32, 32)
+        assert samples["pruned_int8"].shape == samples["truth"].shape

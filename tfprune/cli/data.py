@@ -1,0 +1,70 @@
+"""Commands about data: data check."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_SHOWN_FILES = 20
+
+
+@click.group()
+def data() -> None:
+    """Look at a folder of pictures and masks before training on it."""
+
+
+@data.command("check")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json.")
+@click.option("--ignore-index", type=int, help="Mask id that is neither trained on nor judged.")
+@click.option("--split-file", help="JSON with lists of file stems per split, inside DIR.")
+@click.option("--group-pattern", metavar="REGEX", help="Its first group in a file's stem names the group.")
+def check(
+    folder: Path, classes: str | None, ignore_index: int | None, split_file: str | None, group_pattern: str | None
+) -> None:
+    """Find unreadable, mismatched and leaking files in DIR.
+
+    Prints pairs, sizes and class shares. Findings leave with exit code 1;
+    look-alike pictures across splits are a warning.
+    """
+    from tfprune.data import check_folder
+    from tfprune.errors import FindingError
+
+    checked = check_folder(
+        folder,
+        class_names=classes.split(",") if classes else None,
+        ignore_index=ignore_index,
+        split_file=split_file,
+        group_pattern=group_pattern,
+    )
+    _show_splits(checked)
+    for title, items in (("warning", checked.warnings), ("finding", checked.findings)):
+        for item in items:
+            click.echo(f"{title} [{item.kind}] {item}")
+            more = [name for name in item.files[1:] if name not in item.message]
+            if more:
+                shown = ", ".join(more[:_SHOWN_FILES])
+                click.echo(f"    also: {shown}" + (" ..." if len(more) > _SHOWN_FILES else ""))
+    if checked.findings:
+        count = len(checked.findings)
+        raise FindingError(f"{folder}: {count} finding{'s' if count > 1 else ''}; mend them before training")
+    click.echo(f"{folder}: no findings")
+
+
+def _show_splits(checked: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{checked.name}: share of pixels per class", title_justify="left", box=None, pad_edge=False)
+    table.add_column("split")
+    table.add_column("pairs", justify="right")
+    table.add_column("size, pixels")
+    for name in checked.class_names:
+        table.add_column(name, justify="right")
+    for split, summary in checked.splits.items():
+        sizes = ", ".join(list(summary.sizes)[:2]) + (" ..." if len(summary.sizes) > 2 else "")
+        shares = [f"{share:.2%}" if share is not None else "-" for share in summary.class_shares.values()]
+        table.add_row(split, str(summary.pairs), sizes, *shares)
+    Console(highlight=False).print(table)

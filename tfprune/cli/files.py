@@ -1,0 +1,141 @@
+"""Commands about model files: export, verify, predict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_DIR = click.Path(file_okay=False, path_type=Path)
+
+
+def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a number, nor numbers separated by commas") from None
+    return values[0] if len(values) == 1 else values
+
+
+@click.command()
+@click.argument("model", type=_FILE)
+@click.option("--scheme", default="int8", show_default=True, help="Number formats; see `tfprune list schemes`.")
+@click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
+@click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
+@click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
+@click.option("--calibration-images", default=100, show_default=True, type=click.IntRange(8))
+@click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size of a model that takes any.")
+@click.option("--scale", callback=_numbers, metavar="NUMBERS", help="Model takes pixels * scale + offset.")
+@click.option("--offset", callback=_numbers, metavar="NUMBERS", help="One number, or one per channel.")
+@click.option("--out", type=_FILE, help="The .tflite to write; default: beside MODEL.")
+def export(
+    model: Path,
+    scheme: str,
+    head: str,
+    data: Path | None,
+    classes: str | None,
+    calibration_images: int,
+    size: tuple[int, int] | None,
+    scale: Any,
+    offset: Any,
+    out: Path | None,
+) -> None:
+    """Convert a Keras MODEL to a .tflite for raw pixels.
+
+    MODEL is a .keras or .h5 file. It takes pixels 0..255, unless --scale and --offset say what it takes;
+    they are put inside the file.
+    """
+    from tfprune.architectures.files import load_model
+    from tfprune.errors import InputError
+    from tfprune.export.calibration import read_calibration
+    from tfprune.export.conversion import export_tflite
+
+    loaded = load_model(model)
+    names, pictures = classes.split(",") if classes else None, None
+    if data is not None:
+        height, width, channels = loaded.input_shape[1:]
+        taken = size or (height, width)
+        if None in taken:
+            raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
+        names, pictures = read_calibration(
+            data, size=taken, channels=channels, count=calibration_images, class_names=names
+        )
+    if names is None:
+        raise InputError("the file names its classes: give --classes background,rust, or --data with a dataset.json")
+    preprocessing = None if scale is None and offset is None else (1.0 if scale is None else scale, offset or 0.0)
+    written = export_tflite(
+        loaded,
+        out or model.with_name(f"{model.stem}_{scheme}.tflite"),
+        scheme=scheme,
+        head=head,
+        class_names=names,
+        calibration=pictures,
+        preprocessing=preprocessing,
+        input_size=size,
+    )
+    click.echo(f"{written}  {written.stat().st_size / 1024:.1f} KiB")
+
+
+@click.command()
+@click.argument("files", metavar="FILES...", nargs=-1, required=True, type=_FILE)
+@click.option("--data", required=True, type=_DIR, help="Folder with the pictures and masks to judge on.")
+@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
+@click.option("--split-file", help="JSON with lists of file stems per split, inside --data.")
+@click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below.")
+@click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
+def verify(
+    files: tuple[Path, ...],
+    data: Path,
+    split: str,
+    split_file: str | None,
+    min_iou: float | None,
+    runtime: str,
+    threads: int,
+    json_file: Path | None,
+) -> None:
+    """Judge .tflite FILES on a split: quality, size, latency.
+
+    The latency ratios are against the first file, measured interleaved.
+    """
+    from rich.console import Console
+
+    from tfprune.errors import FindingError
+    from tfprune.records import write_json
+    from tfprune.report.summary import summarise_verification
+    from tfprune.verification.proof import prove_folder
+
+    record = prove_folder(files, data, split=split, split_file=split_file, runtime=runtime, threads=threads)
+    Console(highlight=False).print(summarise_verification(record))
+    if json_file:
+        write_json(json_file, record)
+    low = [row["file"] for row in record["rows"] if min_iou is not None and row["scores"]["mean_iou"] < min_iou]
+    if low:
+        raise FindingError(f"mean IoU below {min_iou}: {', '.join(low)}")
+
+
+@click.command()
+@click.argument("model", type=_FILE)
+@click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", default="predictions", show_default=True, type=_DIR)
+@click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+def predict(model: Path, images: tuple[Path, ...], out: Path, runtime: str, threads: int) -> None:
+    """Write a .tflite MODEL's masks and overlays of IMAGES.
+
+    IMAGES are files or folders. Masks are index PNGs (pixel = class id) of the
+    picture's own size; overlays show them on the picture.
+    """
+    from tfprune.report.predictions import find_images, write_predictions
+    from tfprune.verification.runtimes import open_runtime
+
+    opened = open_runtime(model, runtime=runtime, threads=threads)
+    pictures = find_images(images)
+    for path, shares in write_predictions(opened, pictures, out):
+        click.echo(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+    click.echo(f"{len(pictures)} masks in {out / 'masks'}, overlays in {out / 'overlays'}")

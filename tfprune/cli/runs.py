@@ -1,0 +1,148 @@
+"""Commands about recipes and runs: demo, run, report, recipe, list."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+_OUT = click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+
+
+@click.command()
+@_OUT
+def demo(out: Path) -> None:
+    """Train, prune, quantize and verify a small net on drawn pictures.
+
+    Takes about five minutes on two cores and needs no data. It is the shipped
+    recipe 'demo': `tfprune run demo` is the same.
+    """
+    _run("demo", None, out, ())
+
+
+@click.command()
+@click.argument("recipe_file", metavar="RECIPE")
+@click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
+@_OUT
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as training.epochs=5.")
+def run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ...]) -> None:
+    """Run RECIPE from data to verified .tflite files.
+
+    RECIPE is a YAML file, or the name of a shipped one. A run that was stopped
+    goes on from its last finished epoch when the same command is given again.
+    """
+    _run(recipe_file, data, out, overrides)
+
+
+@click.command()
+@click.argument("folders", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page to write.")
+def report(folders: tuple[Path, ...], out: Path | None) -> None:
+    """Write the page of a run again, or compare several."""
+    from tfprune.report.comparison import write_comparison
+    from tfprune.report.page import write_report
+
+    if len(folders) == 1 and out is None:
+        click.echo(write_report(folders[0]))
+    else:
+        click.echo(write_comparison(list(folders), out or Path("comparison.html")))
+
+
+@click.group()
+def recipe() -> None:
+    """Check a recipe, or print the schema of recipes."""
+
+
+@recipe.command("check")
+@click.argument("recipe_file", metavar="RECIPE")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as training.epochs=5.")
+def recipe_check(recipe_file: str, overrides: tuple[str, ...]) -> None:
+    """Check RECIPE and print it with every default written out."""
+    from tfprune.recipe import load_recipe, recipe_text
+
+    click.echo(recipe_text(load_recipe(recipe_file, overrides)), nl=False)
+
+
+@recipe.command("schema")
+def recipe_schema() -> None:
+    """Print the JSON schema of recipes, for editors and for reading."""
+    from tfprune.recipe import recipe_schema as schema
+
+    click.echo(schema())
+
+
+@click.command("list")
+@click.argument("kind", required=False)
+def list_kind(kind: str | None) -> None:
+    """List what recipes may name: architectures, losses, ..."""
+    from tfprune.errors import look_up
+
+    kinds = _kinds()
+    if kind is None:
+        click.echo("Kinds: " + ", ".join(kinds))
+        return
+    for line in look_up("kind", kind, kinds)():
+        click.echo(line)
+
+
+def _kinds() -> dict[str, Any]:
+    from tfprune import architectures, criteria, data, export, objectives, pruning, training
+
+    return {
+        "architectures": lambda: architectures.ARCHITECTURES,
+        "encoders": lambda: architectures.ENCODERS,
+        "losses": lambda: objectives.LOSSES,
+        "generators": lambda: data.GENERATORS,
+        "optimizers": lambda: training.OPTIMIZERS,
+        "learning-rate-schedules": lambda: training.LEARNING_RATE_SCHEDULES,
+        "schedules": lambda: pruning.SCHEDULES,
+        "criteria": lambda: criteria.CRITERIA,
+        "schemes": lambda: export.SCHEMES,
+        "heads": lambda: export.HEADS,
+        "recipes": _shipped_recipes,
+    }
+
+
+def _shipped_recipes() -> list[str]:
+    from tfprune.recipe import RECIPES_FOLDER, load_recipe
+
+    loaded = [load_recipe(path) for path in sorted(RECIPES_FOLDER.glob("*.yaml"))]
+    width = max(len(item.name) for item in loaded)
+    return [f"{item.name:{width}}  {item.about.purpose} ({item.about.cost})" for item in loaded]
+
+
+def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ...]) -> None:
+    from rich.console import Console
+
+    from tfprune.recipe import load_recipe
+
+    loaded = load_recipe(recipe_file, overrides)
+    console = Console(highlight=False)
+    if data is not None and not Path(data).is_dir():
+        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
+    console.print(f"[bold]{loaded.name}[/bold] -> {out / loaded.name}", soft_wrap=True)
+
+    from tfprune.report.summary import summarise
+    from tfprune.run import is_done, run_recipe
+
+    if is_done(out / loaded.name):
+        console.print("done before; showing its results (delete the folder to run it again)")
+    sections = {"train": loaded.training, "prune": loaded.pruning, "fine_tune": loaded.fine_tuning}
+
+    def progress(stage: str, rows: list[dict[str, float]]) -> None:
+        console.print(_epoch_line(stage, sections[stage].epochs, rows), soft_wrap=True)
+
+    folder = run_recipe(loaded, data=data, out=out, say=console.print, progress=progress)
+    console.print(summarise(folder))
+
+
+def _epoch_line(stage: str, epochs: int, rows: list[dict[str, float]]) -> str:
+    row = rows[-1]
+    line = f"{stage:9} {len(rows):3}/{epochs}  loss {row['loss']:.3f}"
+    if "val_mean_iou" in row:
+        line += f"  validation loss {row['val_loss']:.3f}  mean IoU {row['val_mean_iou']:.3f}"
+    if "sparsity" in row:
+        line += f"  zeros {row['sparsity']:.0%}"
+    return re.sub(r"0(\.\d)", r"\1", line) + f"  {row['seconds']:.1f} s"

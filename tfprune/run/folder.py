@@ -1,0 +1,100 @@
+"""The run folder: what it may hold, what identifies it, and when it is done."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from tfprune.data.arrays import describe_set
+from tfprune.errors import InputError
+from tfprune.recipe import Recipe, recipe_difference, recipe_text
+from tfprune.records import atomic_path, read_json, write_json, write_text
+from tfprune.run.inputs import Inputs
+
+
+def is_done(folder: Path) -> bool:
+    """Return whether a run folder holds a finished run."""
+    return (folder / "report.html").exists()
+
+
+def check_folder_is_ours(folder: Path, recipe: Recipe) -> None:
+    """Refuse a run folder that holds the results of another recipe.
+
+    Raises:
+        InputError: with the lines in which the two differ.
+    """
+    if not folder.exists():
+        return
+    kept = folder / "recipe.yaml"
+    if not kept.exists():
+        if any(folder.iterdir()) and {path.name for path in folder.iterdir()} != {"data"}:
+            raise InputError(f"{folder} exists and is not a run folder. Choose another --out, or another name.")
+        return
+    difference = recipe_difference(kept.read_text(encoding="utf-8"), recipe_text(recipe))
+    if difference:
+        raise InputError(
+            f"{folder} holds a run of another recipe; results are never mixed. It differs (- there, + here):\n"
+            f"{difference}\nChoose another --out, change the recipe's name, or delete the folder."
+        )
+
+
+def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs) -> None:
+    """Write what identifies the run, or check it against an earlier start.
+
+    Raises:
+        InputError: when the run was started on other pictures.
+    """
+    description = describe_set(inputs.dataset, inputs.arrays) | {"fingerprint": fingerprint(inputs)}
+    kept = folder / "data.json"
+    if kept.exists() and read_json(kept)["fingerprint"] != description["fingerprint"]:
+        raise InputError(
+            f"{folder} was started on other data than --data holds now (its pictures or masks differ). "
+            "Choose another --out, or delete the folder."
+        )
+    write_json(kept, description)
+    write_json(folder / "environment.json", environment_record())
+    write_text(folder / "recipe.yaml", recipe_text(recipe))
+
+
+def fingerprint(inputs: Inputs) -> str:
+    """Return a hash of all pictures and masks as the net sees them."""
+    digest = hashlib.sha256()
+    for split in ("train", "val", "test"):
+        arrays = inputs.arrays[split]
+        digest.update(repr((split, arrays.stems, arrays.images.shape)).encode())
+        digest.update(arrays.images.tobytes())
+        digest.update(arrays.masks.tobytes())
+    return digest.hexdigest()
+
+
+def save_model(model: Any, path: Path) -> None:
+    """Save a Keras model atomically, once."""
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            model.save(temporary)
+
+
+def environment_record() -> dict[str, Any]:
+    """Return versions and machine, as a result should name them."""
+    packages = ("tfprune", "tensorflow", "tf_keras", "tensorflow-model-optimization", "segmentation-models")
+    packages += ("albumentations", "ai-edge-litert", "numpy")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = None
+    return {"python": platform.python_version(), **versions, "cpu": cpu_name(), "cores": os.cpu_count()}
+
+
+def cpu_name() -> str:
+    """Return the processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -1,0 +1,150 @@
+"""The proof: exported files judged side by side on a test split, in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.data.arrays import load_arrays
+from tfprune.data.sets import open_set
+from tfprune.errors import InputError
+from tfprune.objectives.counts import count_confusions
+from tfprune.objectives.scores import score_confusions
+from tfprune.records import plain
+from tfprune.verification.agreement import compare_classes
+from tfprune.verification.footprint import measure_footprint
+from tfprune.verification.latency import measure_latency
+from tfprune.verification.quality import measure_quality
+from tfprune.verification.runtimes import open_runtime
+
+SAMPLES = 6
+
+
+@dataclass(frozen=True)
+class ExportedFile:
+    """A .tflite file, which variant of the model it is (`dense`, `pruned`) and in which scheme."""
+
+    variant: str
+    scheme: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Variant and scheme in one word."""
+        return f"{self.variant}_{self.scheme}"
+
+
+def prove_files(
+    files: Sequence[ExportedFile],
+    images: np.ndarray,
+    masks: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    keras_classes: Mapping[str, np.ndarray] | None = None,
+    runtime: str = "auto",
+    threads: int = 1,
+    latency_runs: int = 50,
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Judge files on a whole split: footprint, quality, agreement and interleaved latency.
+
+    Args:
+        files: the first one is the reference of the latency ratios.
+        images: uint8 (N, H, W, C), raw pixels.
+        masks: uint8 (N, H, W), class ids.
+        class_names: name of class 0, 1, ...
+        keras_classes: per variant the class maps (N, H, W) of the Keras model it came from; without
+            them there is no agreement to report.
+
+    Returns:
+        The record (plain values: `dataset`, `runtime`, `rows`) and the predicted class maps
+        uint8 (N, H, W) per file name.
+
+    Raises:
+        InputError: when a file cannot be read or does not fit the images.
+    """
+    keras_classes = keras_classes or {}
+    opened = {file.name: open_runtime(file.path, runtime=runtime, threads=threads) for file in files}
+    judged = {
+        name: measure_quality(model.classes_of, images, masks, classes=len(class_names))
+        for name, model in opened.items()
+    }
+    latency = measure_latency(
+        {name: partial(model.predict, images[0]) for name, model in opened.items()}, runs=latency_runs
+    )
+    rows = []
+    for file in files:
+        row = {
+            "variant": file.variant,
+            "scheme": file.scheme,
+            "file": file.path.name,
+            "footprint": measure_footprint(file.path),
+            "scores": score_confusions(judged[file.name].confusions, class_names),
+            "latency": latency[file.name],
+        }
+        if file.variant in keras_classes:
+            maps = keras_classes[file.variant]
+            row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
+            row["agreement"] = compare_classes(judged[file.name].predicted, maps)
+        rows.append(row)
+    first = next(iter(opened.values()))
+    record = {
+        "dataset": {
+            "class_names": list(class_names),
+            "test_images": len(images),
+            "input_size": list(images.shape[1:3]),
+            "channels": images.shape[3],
+        },
+        "runtime": first.description,
+        "rows": rows,
+    }
+    return plain(record), {name: quality.predicted for name, quality in judged.items()}
+
+
+def sample_images(count: int) -> np.ndarray:
+    """Return the indices of up to `SAMPLES` pictures, evenly spread over a split."""
+    return np.linspace(0, count - 1, min(SAMPLES, count)).round().astype(int)
+
+
+def prove_folder(
+    files: Sequence[Path],
+    folder: str | Path,
+    *,
+    split: str = "test",
+    split_file: str | None = None,
+    runtime: str = "auto",
+    threads: int = 1,
+) -> dict[str, Any]:
+    """Judge files on a split of a data folder, read at the size the files take; see `prove_files`.
+
+    Raises:
+        InputError: when the files take pictures of different sizes, or have other classes than the folder.
+    """
+    opened = [open_runtime(path, runtime=runtime, threads=threads) for path in files]
+    shapes = {(*model.input_size, model.channels) for model in opened}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{model.path.name} {model.input_size}" for model in opened)
+        raise InputError(f"the files take pictures of different sizes ({listed}); verify them one by one")
+    found = open_set(folder, split_file=split_file)
+    for model in opened:
+        classes = model.card["classes"] if model.card else None
+        if classes is not None and tuple(classes) != found.classes.names:
+            raise InputError(
+                f"{model.path} was made for the classes {', '.join(classes)}, and {folder} has "
+                f"{', '.join(found.classes.names)}; verify it on data with its own classes"
+            )
+    height, width, channels = shapes.pop()
+    arrays = load_arrays(found.splits[split], found.classes, size=(height, width), channels=channels)
+    named = [
+        ExportedFile(path.stem, model.card["scheme"] if model.card else "unknown", path)
+        for path, model in zip(files, opened, strict=True)
+    ]
+    record, _ = prove_files(
+        named, arrays.images, arrays.masks, class_names=found.classes.names, runtime=runtime, threads=threads
+    )
+    record["dataset"] |= {"name": found.name, "split": split}
+    return record
