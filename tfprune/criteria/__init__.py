@@ -1,25 +1,59 @@
-"""Criteria: evidence about weights -> scores, higher = keep.
+"""Criteria: evidence about the weights of a layer -> scores, higher = keep.
 
-A criterion is a callable `(weights) -> scores` of the same shape. It knows nothing of tfmot,
-of graphs or of masks.
+A criterion is a callable that takes an `Evidence` and returns an array of scores: one per weight,
+of the weights' shape, or one per filter, of shape (filters,). It knows nothing of tfmot, of graphs
+or of masks. One of your own is a function, or, with settings that are saved with the model, a
+frozen dataclass:
+
+    >>> @dataclass(frozen=True)
+    ... class Closeness:
+    ...     centre: float = 1.0
+    ...
+    ...     def __call__(self, evidence: Evidence) -> np.ndarray:
+    ...         return -np.abs(evidence.weights - self.centre)
+    >>> Closeness()(Evidence("conv", np.array([[0.5, 1.0]])))
+    array([[-0.5, -0. ]])
+
+Hand it over as `MaskController(model, schedule, criterion=Closeness(0.9))`; where a saved model
+that uses it is loaded, name its class: `with tfprune.pruning.scope(Closeness): ...`. A class
+attribute `gathers = "taylor"` asks the training step for evidence (see `GATHERED`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass  # noqa: F401  (for the example above)
 
-import numpy as np
+import numpy as np  # noqa: F401
 
-Criterion = Callable[[np.ndarray], np.ndarray]
+from tfprune.criteria.evidence import GATHERED, Criterion, Evidence
+from tfprune.criteria.filters import GeometricMedian, NormScale, Redundancy
+from tfprune.criteria.gradients import Movement, Taylor, TaylorGate
+from tfprune.criteria.weights import Magnitude, Random
 
+CRITERIA: dict[str, Criterion] = {
+    "magnitude": Magnitude(),
+    "magnitude_l2": Magnitude(power=2.0),
+    "taylor": Taylor(),
+    "taylor_gate": TaylorGate(),
+    "movement": Movement(),
+    "norm_scale": NormScale(),
+    "geometric_median": GeometricMedian(),
+    "redundancy": Redundancy(),
+    "random": Random(),
+}
+"""The criteria that a recipe can name, with their default settings."""
 
-def magnitude(weights: np.ndarray) -> np.ndarray:
-    """Score each weight by its absolute value (Han et al. 2015; Zhu & Gupta 2017).
-
-    >>> magnitude(np.array([-2.0, 1.0]))
-    array([2., 1.])
-    """
-    return np.abs(weights)
-
-
-CRITERIA: dict[str, Criterion] = {"magnitude": magnitude}
+__all__ = [
+    "CRITERIA",
+    "GATHERED",
+    "Criterion",
+    "Evidence",
+    "GeometricMedian",
+    "Magnitude",
+    "Movement",
+    "NormScale",
+    "Random",
+    "Redundancy",
+    "Taylor",
+    "TaylorGate",
+]

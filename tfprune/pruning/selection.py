@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
-
 from tfprune.errors import InputError
 from tfprune.keras import keras
+from tfprune.pruning.graph import Call, prunable_kernel, trace_calls
+
+KINDS = ("first", "head", "depthwise", "encoder", "decoder", "frozen")
 
 
 @dataclass(frozen=True)
@@ -22,76 +25,127 @@ class DenseLayer:
 
 @dataclass(frozen=True)
 class Selection:
-    """The names of the layers to mask, in model order, and the layers left dense."""
+    """The names of the layers to mask, in model order, and the layers left dense.
+
+    A layer of a nested model is named `MODEL/LAYER`.
+    """
 
     masked: tuple[str, ...]
     dense: tuple[DenseLayer, ...]
 
 
-def select_layers(model: Any, *, min_weights: int = 1024) -> Selection:
-    """Choose the layers to mask: every kernel that tfmot can prune, except heads and tiny layers.
+def select_layers(
+    model: Any,
+    *,
+    min_weights: int = 1024,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = ("head", "depthwise", "frozen"),
+) -> Selection:
+    """Choose the layers to mask, by kind and by regular expression.
 
-    A head is a layer with a kernel after which no other kernel comes before the model's output.
-    At 90 % a 16-weight sigmoid head kept two weights, both negative, and every output was wrong.
+    The kinds: `first`, the first layer with a kernel; `head`, a layer with a kernel after which
+    no other one comes before the model's output (at 90 % a 16-weight sigmoid head kept two weights,
+    both negative, and every output was wrong); `depthwise`; `decoder`, a layer behind one that
+    enlarges the picture, or that does so itself; `encoder`, every other; `frozen`, not trainable.
 
     Args:
         model: a functional tf_keras model.
         min_weights: a kernel with fewer weights stays dense.
+        include: kinds and regular expressions (`re.search` in the layer's name); when given, only
+            layers that one of them fits are masked.
+        exclude: kinds and regular expressions of layers that stay dense.
 
     Raises:
-        InputError: when nothing is left to mask.
+        InputError: when nothing is left to mask, or an expression is wrong or fits no layer.
     """
-    heads = _head_layers(model)
+    calls, outputs = trace_calls(model)
+    layers = {call.path: call.layer for call in calls if call.layer.weights}
+    kinds = _kinds(calls, outputs)
+    chosen = _matcher(include, kinds, layers, "include")
+    barred = _matcher(exclude, kinds, layers, "exclude")
     masked, dense = [], []
-    for layer in model.layers:
-        if not layer.weights or isinstance(layer, keras.layers.BatchNormalization):
+    for path, layer in layers.items():
+        if isinstance(layer, keras.layers.BatchNormalization):
             continue
         kernel = prunable_kernel(layer)
-        reason = _why_dense(layer, kernel, is_head=layer.name in heads, min_weights=min_weights)
-        if reason:
-            dense.append(DenseLayer(layer.name, int(layer.count_params()), reason))
+        if kernel is None:
+            reason = f"tfmot prunes nothing in a {type(layer).__name__}"
+        elif found := barred(path):
+            reason = "output head stays dense" if found == "head" else f"excluded: {found}"
+        elif include and not chosen(path):
+            reason = f"not among the included: {', '.join(include)}"
+        elif (size := int(getattr(layer, kernel).shape.num_elements())) < min_weights:
+            reason = f"tiny: {size} weights, fewer than {min_weights}"
         else:
-            masked.append(layer.name)
+            masked.append(path)
+            continue
+        dense.append(DenseLayer(path, int(layer.count_params()), reason))
     if not masked:
         listed = "; ".join(f"{item.layer}: {item.reason}" for item in dense) or "it has no layers with weights"
         raise InputError(f"model '{model.name}' has no layer to mask ({listed})")
     return Selection(tuple(masked), tuple(dense))
 
 
-def prunable_kernel(layer: Any) -> str | None:
-    """Return the name of the attribute that tfmot prunes in a layer, or None."""
-    if not PruneRegistry.supports(layer):
+def _matcher(
+    patterns: Sequence[str], kinds: dict[str, set[str]], paths: Iterable[str], where: str
+) -> Callable[[str], str | None]:
+    """Return a function path -> the first pattern that fits it."""
+    expressions = {}
+    for pattern in patterns:
+        if pattern in KINDS:
+            continue
+        try:
+            expressions[pattern] = re.compile(pattern)
+        except re.error as error:
+            raise InputError(f"{where}: '{pattern}' is not a regular expression ({error})") from error
+        if not any(expressions[pattern].search(path) for path in paths):
+            raise InputError(
+                f"{where}: '{pattern}' fits no layer of the model; it must be one of {', '.join(KINDS)}, "
+                f"or an expression found in a name such as {', '.join(list(paths)[:3])}"
+            )
+
+    def first_match(path: str) -> str | None:
+        for pattern in patterns:
+            if path in kinds[pattern] if pattern in KINDS else expressions[pattern].search(path):
+                return pattern
         return None
-    PruneRegistry.make_prunable(layer)
-    kernels = layer.get_prunable_weights()
-    names = [name for name in ("kernel", "pointwise_kernel") if hasattr(layer, name)]
-    return names[-1] if len(kernels) == 1 and names and kernels[0] is getattr(layer, names[-1]) else None
+
+    return first_match
 
 
-def _why_dense(layer: Any, kernel: str | None, *, is_head: bool, min_weights: int) -> str | None:
-    if kernel is None:
-        return f"tfmot prunes nothing in a {type(layer).__name__}"
-    if is_head:
-        return "output head stays dense"
-    size = int(getattr(layer, kernel).shape.num_elements())
-    if size < min_weights:
-        return f"tiny: {size} weights, fewer than {min_weights}"
-    return None
+def _kinds(calls: Sequence[Call], outputs: Sequence[int]) -> dict[str, set[str]]:
+    """Return for each kind the paths of its layers."""
+    with_kernel = [call for call in calls if prunable_kernel(call.layer)]
+    enlarged: set[int] = set()
+    decoder = set()
+    for call in calls:
+        if call.grows or enlarged & set(call.inputs):
+            enlarged |= set(call.outputs)
+            decoder.add(call.path)
+    return {
+        "first": {call.path for call in with_kernel[:1]},
+        "head": _heads(calls, outputs),
+        "depthwise": {call.path for call in calls if isinstance(call.layer, keras.layers.DepthwiseConv2D)},
+        "encoder": {call.path for call in calls} - decoder,
+        "decoder": decoder,
+        "frozen": {call.path for call in calls if call.layer.weights and not call.layer.trainable_weights},
+    }
 
 
-def _head_layers(model: Any) -> set[str]:
+def _heads(calls: Sequence[Call], outputs: Sequence[int]) -> set[str]:
     """Return the layers with kernels that are met first on the way back from the outputs."""
+    makers = {label: call for call in calls for label in call.outputs}
     heads: set[str] = set()
     seen: set[int] = set()
-    waiting = [tensor._keras_history for tensor in model.outputs]
+    waiting = list(outputs)
     while waiting:
-        layer, node_index, _ = waiting.pop()
-        node = layer._inbound_nodes[node_index]
-        if id(node) in seen:
+        label = waiting.pop()
+        call = makers.get(label)
+        if label in seen or call is None:
             continue
-        seen.add(id(node))
-        if prunable_kernel(layer):
-            heads.add(layer.name)
-            continue
-        waiting.extend(tensor._keras_history for tensor in node.keras_inputs)
+        seen.add(label)
+        if prunable_kernel(call.layer):
+            heads.add(call.path)
+        else:
+            waiting.extend(call.inputs)
     return heads

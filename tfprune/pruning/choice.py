@@ -1,0 +1,82 @@
+"""From scores to what is kept: exact counts, over one layer or over many."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tfprune.errors import InputError
+
+
+def keep_highest(scores: np.ndarray, sparsity: float) -> np.ndarray:
+    """Return a bool mask that keeps exactly n - round(n * sparsity) scores, the highest, at least one.
+
+    Among equal scores the first are kept. It partitions and never sorts.
+
+    >>> keep_highest(np.array([3.0, 1.0, 2.0, 0.5]), 0.5)
+    array([ True, False,  True, False])
+    """
+    return _keep_count(scores, max(1, scores.size - round(scores.size * sparsity)))
+
+
+def _keep_count(scores: np.ndarray, kept: int) -> np.ndarray:
+    flat = scores.reshape(-1)
+    if kept >= flat.size:
+        return np.ones(scores.shape, bool)
+    threshold = np.partition(flat, flat.size - kept)[flat.size - kept]
+    mask = flat > threshold
+    missing = kept - int(np.count_nonzero(mask))
+    mask[np.flatnonzero(flat == threshold)[:missing]] = True
+    return mask.reshape(scores.shape)
+
+
+def keep_by_size(scores: np.ndarray, sizes: np.ndarray, sparsity: float) -> np.ndarray:
+    """Return a bool mask over units of different sizes; the dropped ones hold as near as possible `sparsity` of all.
+
+    >>> keep_by_size(np.array([4.0, 1.0, 2.0]), np.array([2, 4, 2]), 0.5)
+    array([ True, False,  True])
+    """
+    if np.all(sizes == sizes[0]):
+        return keep_highest(scores, sparsity)
+    order = np.argsort(scores, kind="stable")
+    dropped = np.concatenate([[0], np.cumsum(sizes[order])])
+    count = int(np.argmin(np.abs(dropped - sparsity * sizes.sum())))
+    mask = np.ones(scores.size, bool)
+    mask[order[: min(count, scores.size - 1)]] = False
+    return mask
+
+
+def keep_over_all(
+    scores: Sequence[np.ndarray], sizes: Sequence[np.ndarray], sparsity: float, *, normalize: bool = False
+) -> list[np.ndarray]:
+    """Rank the units of many layers together; return one bool mask per layer.
+
+    At most 99 % of a layer goes, and one unit always stays.
+
+    Args:
+        scores: per layer, shape (units,).
+        sizes: weights in each unit, like `scores`.
+        sparsity: fraction of all weights to drop.
+        normalize: divide a layer's scores by their Euclidean norm first (Molchanov et al. 2017).
+
+    Raises:
+        InputError: when the bound of 99 % leaves too few weights to drop.
+    """
+    ranked = [_normalized(layer) if normalize else layer for layer in scores]
+    protected = [keep_highest(layer, 0.99) for layer in ranked]
+    held = sum(float(size[keep].sum()) for size, keep in zip(sizes, protected, strict=True))
+    total = sum(float(size.sum()) for size in sizes)
+    if sparsity * total > total - held:
+        raise InputError(
+            f"a sparsity of {sparsity:g} over all layers cannot be met: at most 99 % of a layer goes, "
+            f"which here is {1 - held / total:.4f} of all weights"
+        )
+    lifted = [np.where(keep, np.inf, layer) for layer, keep in zip(ranked, protected, strict=True)]
+    mask = keep_by_size(np.concatenate(lifted), np.concatenate(sizes), sparsity)
+    return np.split(mask, np.cumsum([layer.size for layer in scores])[:-1])
+
+
+def _normalized(scores: np.ndarray) -> np.ndarray:
+    norm = float(np.linalg.norm(scores))
+    return scores / norm if norm else scores
