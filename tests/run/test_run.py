@@ -97,6 +97,13 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path,
     assert [row["scores"] for row in ours] == [row["scores"] for row in theirs]
 
 
+def test_a_folder_of_something_else_is_refused(tmp_path, tiny_recipe):
+    (tmp_path / "tiny").mkdir()
+    (tmp_path / "tiny" / "thesis.txt").write_text("precious")
+    with pytest.raises(InputError, match=r"not a run folder \(it holds thesis\.txt\)"):
+        run_recipe(check_recipe(tiny_recipe), out=tmp_path)
+
+
 def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
     from tfprune.data import generate_steel
     from tfprune.run.folder import claim_folder

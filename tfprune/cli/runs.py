@@ -93,6 +93,7 @@ def _kinds() -> dict[str, Any]:
     return {
         "architectures": lambda: architectures.ARCHITECTURES,
         "encoders": lambda: architectures.ENCODERS,
+        "augmentations": _augmentations,
         "losses": lambda: objectives.LOSSES,
         "generators": lambda: data.GENERATORS,
         "optimizers": lambda: training.OPTIMIZERS,
@@ -103,6 +104,12 @@ def _kinds() -> dict[str, Any]:
         "heads": lambda: export.HEADS,
         "recipes": _shipped_recipes,
     }
+
+
+def _augmentations() -> tuple[str, ...]:
+    from tfprune.data.augmentation import list_augmentations
+
+    return list_augmentations()
 
 
 def _shipped_recipes() -> list[str]:
@@ -130,11 +137,22 @@ def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ..
     if is_done(out / loaded.name):
         console.print("done before; showing its results (delete the folder to run it again)")
     sections = {"train": loaded.training, "prune": loaded.pruning, "fine_tune": loaded.fine_tuning}
+    with console.status("starting") as status:
 
-    def progress(stage: str, rows: list[dict[str, float]]) -> None:
-        console.print(_epoch_line(stage, sections[stage].epochs, rows), soft_wrap=True)
+        def say(text: str) -> None:
+            status.update(text)
+            console.print(text)
 
-    folder = run_recipe(loaded, data=data, out=out, say=console.print, progress=progress)
+        def progress(stage: str, rows: list[dict[str, float]]) -> None:
+            epochs = sections[stage].epochs
+            console.print(_epoch_line(stage, epochs, rows), soft_wrap=True)
+            status.update(f"{stage}: epoch {min(len(rows) + 1, epochs)} of {epochs}")
+
+        try:
+            folder = run_recipe(loaded, data=data, out=out, say=say, progress=progress)
+        except KeyboardInterrupt:
+            click.echo("the same command goes on from the last finished epoch", err=True)
+            raise
     console.print(summarise(folder))
 
 
@@ -142,7 +160,7 @@ def _epoch_line(stage: str, epochs: int, rows: list[dict[str, float]]) -> str:
     row = rows[-1]
     line = f"{stage:9} {len(rows):3}/{epochs}  loss {row['loss']:.3f}"
     if "val_mean_iou" in row:
-        line += f"  validation loss {row['val_loss']:.3f}  mean IoU {row['val_mean_iou']:.3f}"
+        line += f"  val loss {row['val_loss']:.3f}  val mean IoU {row['val_mean_iou']:.3f}"
     if "sparsity" in row:
         line += f"  zeros {row['sparsity']:.0%}"
     return re.sub(r"0(\.\d)", r"\1", line) + f"  {row['seconds']:.1f} s"

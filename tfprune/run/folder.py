@@ -27,12 +27,13 @@ def check_folder_is_ours(folder: Path, recipe: Recipe) -> None:
     Raises:
         InputError: with the lines in which the two differ.
     """
-    if not folder.exists():
-        return
     kept = folder / "recipe.yaml"
     if not kept.exists():
-        if any(folder.iterdir()) and {path.name for path in folder.iterdir()} != {"data"}:
-            raise InputError(f"{folder} exists and is not a run folder. Choose another --out, or another name.")
+        held = [path.name for path in folder.glob("*") if not path.name.startswith(".")]
+        if set(held) - {"data"}:
+            raise InputError(
+                f"{folder} exists and is not a run folder (it holds {held[0]}). Choose another --out, or another name."
+            )
         return
     difference = recipe_difference(kept.read_text(encoding="utf-8"), recipe_text(recipe))
     if difference:
@@ -48,6 +49,7 @@ def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs) -> None:
     Raises:
         InputError: when the run was started on other pictures.
     """
+    write_text(folder / "recipe.yaml", recipe_text(recipe))
     description = describe_set(inputs.dataset, inputs.arrays) | {"fingerprint": fingerprint(inputs)}
     kept = folder / "data.json"
     if kept.exists() and read_json(kept)["fingerprint"] != description["fingerprint"]:
@@ -57,7 +59,6 @@ def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs) -> None:
         )
     write_json(kept, description)
     write_json(folder / "environment.json", environment_record())
-    write_text(folder / "recipe.yaml", recipe_text(recipe))
 
 
 def fingerprint(inputs: Inputs) -> str:
