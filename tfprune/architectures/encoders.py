@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from tfprune.errors import InputError, look_up
 
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # like the redirection: the library prints and warns when it is imported
-    import tfprune.keras  # noqa: I001  first, because it chooses the Keras that the library looks for
+    import tfprune.keras  # noqa: F401, I001  first, because it chooses the Keras that the library looks for
     import segmentation_models
 
 STRIDE = 32
@@ -71,16 +70,16 @@ def encoder_preprocessing(encoder: str, channels: int) -> Preprocessing:
 
 
 def build_on_encoder(
-    build: Callable[..., Any], *, encoder: str, encoder_weights: str | None, channels: int, **options: Any
+    library_net: str, *, encoder: str, encoder_weights: str | None, channels: int, **options: Any
 ) -> Any:
     """Call a net of segmentation-models with an encoder, its weights, and linear outputs.
 
     Args:
-        build: `segmentation_models.Unet` or a sister of it.
+        library_net: its name in segmentation_models: `Unet`, `FPN`, `Linknet` or `PSPNet`.
         encoder: a name of `ENCODERS`.
         encoder_weights: `imagenet`, the path of a weights file (.h5) of this encoder, or None.
         channels: channels of the pictures.
-        **options: what else `build` takes.
+        **options: what else that function takes.
 
     Raises:
         InputError: for an unknown encoder, and for weights that cannot be had, read or fitted.
@@ -91,6 +90,7 @@ def build_on_encoder(
         with warnings.catch_warnings():
             # about channel numbers other than 1 and 3, and about weights of another input size
             warnings.simplefilter("ignore", UserWarning)
+            build = getattr(segmentation_models, library_net)
             return build(encoder, encoder_weights=weights, activation="linear", **options)
     except Exception as error:  # Keras reports a failed download as a plain Exception
         if weights is None:

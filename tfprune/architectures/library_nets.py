@@ -5,12 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from tfprune.architectures.encoders import (
-    STRIDE,
-    build_on_encoder,
-    encoder_preprocessing,
-    segmentation_models,
-)
+from tfprune.architectures.encoders import STRIDE, build_on_encoder, encoder_preprocessing
 from tfprune.architectures.finishing import Draft
 from tfprune.architectures.strides import check_stride
 from tfprune.errors import InputError, look_up
@@ -53,7 +48,7 @@ def unet(
     if len(filters) != 5 or not all(_is_count(number) for number in filters):
         raise InputError(f"unet: decoder_filters must be five whole numbers of at least 1, not {decoder_filters!r}")
     return _draft(
-        segmentation_models.Unet,
+        "Unet",
         net="unet",
         encoder=encoder,
         encoder_weights=encoder_weights,
@@ -90,7 +85,7 @@ def fpn(
     if not _is_count(pyramid_filters) or pyramid_filters < 2:
         raise InputError(f"fpn: pyramid_filters must be a whole number of at least 2, not {pyramid_filters!r}")
     return _draft(
-        segmentation_models.FPN,
+        "FPN",
         net="fpn",
         encoder=encoder,
         encoder_weights=encoder_weights,
@@ -124,7 +119,7 @@ def linknet(
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
     return _draft(
-        segmentation_models.Linknet,
+        "Linknet",
         net="linknet",
         encoder=encoder,
         encoder_weights=encoder_weights,
@@ -161,19 +156,19 @@ def pspnet(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    if isinstance(downsample_factor, bool) or downsample_factor not in (4, 8, 16):
+    if not _is_count(downsample_factor) or downsample_factor not in (4, 8, 16):
         raise InputError(f"pspnet: downsample_factor must be 4, 8 or 16, not {downsample_factor!r}")
     if not _is_count(pyramid_filters):
         raise InputError(f"pspnet: pyramid_filters must be a whole number of at least 1, not {pyramid_filters!r}")
     return _draft(
-        segmentation_models.PSPNet,
+        "PSPNet",
         net=f"pspnet of downsample_factor {downsample_factor}",
         encoder=encoder,
         encoder_weights=encoder_weights,
         input_size=input_size,
         channels=channels,
         stride=6 * downsample_factor,
-        smallest=_SMALLEST.get(encoder, 1),
+        smallest=_SMALLEST.get(str(encoder), 1),
         input_shape=(*input_size, channels),
         classes=outputs,
         downsample_factor=downsample_factor,
@@ -182,7 +177,7 @@ def pspnet(
 
 
 def _draft(
-    build: Any,
+    library_net: str,
     *,
     net: str,
     encoder: str,
@@ -196,7 +191,9 @@ def _draft(
     check_stride(input_size, stride, net=net, smallest=smallest)
     # told no size, the encoders take any; the size comes in when the model is finished
     options.setdefault("input_shape", (None, None, channels))
-    model = build_on_encoder(build, encoder=encoder, encoder_weights=encoder_weights, channels=channels, **options)
+    model = build_on_encoder(
+        library_net, encoder=encoder, encoder_weights=encoder_weights, channels=channels, **options
+    )
     pixels = encoder_preprocessing(encoder, channels)
     if encoder_weights in (None, "none"):
         return Draft(model, scale=pixels.scale, offset=pixels.offset)
