@@ -76,8 +76,9 @@ def test_another_recipe_in_the_same_folder_is_refused(finished):
         run_recipe(check_recipe(content), out=finished.parent)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["train", "prune", "fine_tune"])
+@pytest.mark.parametrize(
+    "stage", [pytest.param("train", marks=pytest.mark.slow), "prune", pytest.param("fine_tune", marks=pytest.mark.slow)]
+)
 def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path, tmp_path, stage):
     command = [sys.executable, "-m", "tfprune", "run", str(recipe_path), "--out", str(tmp_path / "runs")]
     folder = tmp_path / "runs" / "tiny"

@@ -43,6 +43,7 @@ def build_model(
     channels: int = 3,
     outputs: int,
     seed: int | None = None,
+    norm_momentum: float | None = None,
     **options: Any,
 ) -> keras.Model:
     """Build an untrained net: `image` (N, H, W, C) of raw pixels 0..255 -> `logits` (N, H, W, outputs).
@@ -56,6 +57,8 @@ def build_model(
         channels: channels of the pictures, 1 or more.
         outputs: K; 1 is a sigmoid output for two classes, 2 and more a softmax over as many.
         seed: the same seed gives the same weights; None draws other weights each time.
+        norm_momentum: of every batch norm; None leaves the net's own (.99, MobileNetV2 .999), whose
+            moving averages lag many epochs behind in a short training from scratch: .9 suits that.
         **options: those of the architecture, see its function.
 
     Raises:
@@ -63,7 +66,7 @@ def build_model(
     """
     draft_net = resolve_name(look_up("architecture", architecture, ARCHITECTURES))
     parameters = inspect.signature(draft_net).parameters
-    accepted = [name for name in parameters if name not in ("input_size", "channels", "outputs")]
+    accepted = [name for name in parameters if name not in ("input_size", "channels", "outputs")] + ["norm_momentum"]
     for name in options:
         if name not in accepted:
             raise unknown_name(f"option of the architecture {architecture}", name, accepted)
@@ -72,10 +75,16 @@ def build_model(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
 
-    from tfprune.architectures.finishing import finish_model
+    if norm_momentum is not None and not 0 <= norm_momentum < 1:
+        raise InputError(f"norm_momentum is {norm_momentum}; it must be in 0..1, below 1")
+
+    from tfprune.architectures.finishing import finish_model, set_norm_momentum
 
     draft = draft_net(input_size=size, channels=channels, outputs=outputs, **options)
-    return finish_model(draft, name=architecture, input_size=size, channels=channels, seed=seed)
+    model = finish_model(draft, name=architecture, input_size=size, channels=channels, seed=seed)
+    if norm_momentum is not None:
+        set_norm_momentum(model, norm_momentum)
+    return model
 
 
 def _check_size(size: Any) -> tuple[int, int]:

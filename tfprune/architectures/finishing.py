@@ -61,6 +61,13 @@ def finish_model(draft: Draft, *, name: str, input_size: tuple[int, int], channe
     return model
 
 
+def set_norm_momentum(model: Any, momentum: float) -> None:
+    """Set the momentum of every batch norm of a model that has not been trained yet."""
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = float(momentum)
+
+
 @dataclass(frozen=True)
 class _Slice:
     """Channels of a tensor that one convolution of a hand-made grouped convolution reads."""

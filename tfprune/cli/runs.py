@@ -100,8 +100,8 @@ def _kinds() -> dict[str, Any]:
         "learning-rate-schedules": lambda: training.LEARNING_RATE_SCHEDULES,
         "schedules": lambda: pruning.SCHEDULES,
         "criteria": lambda: criteria.CRITERIA,
-        "schemes": lambda: export.SCHEMES,
-        "heads": lambda: export.HEADS,
+        "schemes": lambda: [f"{name:14} {scheme.summary}" for name, scheme in export.SCHEMES.items()],
+        "heads": lambda: [f"{name:14} {meaning}" for name, meaning in export.HEADS.items()],
         "recipes": _shipped_recipes,
     }
 
@@ -116,8 +116,7 @@ def _shipped_recipes() -> list[str]:
     from tfprune.recipe import RECIPES_FOLDER, load_recipe
 
     loaded = [load_recipe(path) for path in sorted(RECIPES_FOLDER.glob("*.yaml"))]
-    width = max(len(item.name) for item in loaded)
-    return [f"{item.name:{width}}  {item.about.purpose} ({item.about.cost})" for item in loaded]
+    return [f"{item.name}: {item.about.cost}\n    {item.about.purpose}" for item in loaded]
 
 
 def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ...]) -> None:
