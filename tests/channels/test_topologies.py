@@ -1,0 +1,96 @@
+"""Every hard topology is rebuilt exactly, and enough of it goes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.channels.topologies import TOPOLOGIES, randomize
+from tfprune.channels import Selection, label_channels, measure_cost, remove_channels
+from tfprune.keras import keras, tf
+
+# Share of the multiplications that is left at most when half of the groups go. Layers that no rule
+# knows, layer norms and the pixels themselves keep some nets wider than the quarter one would expect.
+LEFT = {
+    "subclassed_layers": 0.65,
+    "cbam": 0.65,
+    "convnext": 0.65,
+    "multi_head": 0.55,
+    "signal": 0.46,
+    "flatten_dense": 0.4,
+    "odd_activations": 0.4,
+}
+
+
+@pytest.fixture(scope="module", params=list(TOPOLOGIES))
+def removed(request):
+    keras.utils.set_random_seed(0)
+    model = randomize(TOPOLOGIES[request.param]())
+    before = [weight.numpy() for weight in model.weights]
+    removal = remove_channels(model, Selection(ratio=0.5), criterion="random")
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    return model, removal
+
+
+def test_equals_the_masked_original(removed):
+    model, removal = removed
+    assert removal.equality.difference <= 1e-5
+    assert removal.equality.unmasked_difference == 0
+    assert removal.model.count_params() < model.count_params()
+
+
+def test_most_of_the_work_is_gone(removed):
+    model, removal = removed
+    if removal.plan.macs:
+        left = removal.plan.macs_after / removal.plan.macs
+        assert left <= LEFT.get(model.name, 0.34), removal.plan
+        assert measure_cost(removal.model).macs < 0.75 * measure_cost(model).macs
+
+
+def test_trains_and_saves(removed, tmp_path):
+    _, removal = removed
+    smaller = removal.model
+    inputs = tf.nest.map_structure(lambda t: tf.random.normal([2, *(s or 32 for s in t.shape[1:])]), smaller.input)
+    with tf.GradientTape() as tape:
+        loss = sum(tf.reduce_sum(output) for output in tf.nest.flatten(smaller(inputs, training=True)))
+    gradients = tape.gradient(loss, smaller.trainable_variables)
+    assert all(gradient is not None for gradient in gradients)
+    if any(isinstance(layer, keras.layers.Lambda) for layer in smaller.layers):
+        return
+    try:
+        removed[0].save(tmp_path / "original.keras")
+    except (TypeError, ValueError):
+        return  # `x[..., a:b]` cannot be saved, with channels removed or without
+    smaller.save(tmp_path / "smaller.keras")
+    loaded = keras.models.load_model(tmp_path / "smaller.keras", compile=False)
+    for a, b in zip(tf.nest.flatten(smaller(inputs)), tf.nest.flatten(loaded(inputs)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_names_and_flags_stay(removed):
+    model, removal = removed
+    flags = {layer.name: layer.trainable for layer in model._flatten_layers()}
+    kept = {layer.name: layer.trainable for layer in removal.model._flatten_layers()}
+    assert {name: flag for name, flag in kept.items() if name in flags} == {n: f for n, f in flags.items() if n in kept}
+    for layer in model.layers:
+        if layer.weights and not isinstance(layer, keras.Model):
+            copy = removal.model.get_layer(layer.name)
+            config, changed = layer.get_config(), copy.get_config()
+            for key in ("activation", "kernel_regularizer", "kernel_constraint", "kernel_initializer", "dtype"):
+                assert config.get(key) == changed.get(key)
+
+
+def test_nothing_removed_is_the_same_model():
+    model = randomize(TOPOLOGIES["unet_plus_plus"]())
+    removal = remove_channels(model, Selection(ratio=0.0))
+    assert removal.equality.difference == 0
+    for a, b in zip(model.get_weights(), removal.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_frozen_layers_are_named_with_the_reason():
+    keras.utils.set_random_seed(0)
+    graph = label_channels(TOPOLOGIES["subclassed_layers"]())
+    reasons = set(graph.space.frozen_reasons().values())
+    assert any("ChannelScale has weights and no rule" in reason for reason in reasons)
+    assert any("StandardizedConv has weights and no rule" in reason for reason in reasons)

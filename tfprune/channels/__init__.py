@@ -1,0 +1,47 @@
+"""Channels physically removed from any functional Keras model, exactly.
+
+The way through: `labels` (union-find) <- `rules`, `ops`, `probing` (what each call does with its
+channels) <- `graph` (walks a model) -> `groups` (what goes together) -> `scores` -> `planning`,
+`plan` (what goes) -> `rebuild` (the smaller model) -> `checking` (it equals the masked original).
+`removal` strings these together; `dead` removes what does nothing already; `cost` counts.
+
+Importing this package loads no TensorFlow; using it does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOMES = {
+    "Call": "graph",
+    "ChannelGraph": "graph",
+    "ChannelGroups": "groups",
+    "Cost": "cost",
+    "Equality": "checking",
+    "Family": "groups",
+    "LayerCost": "cost",
+    "LayerPlan": "plan",
+    "OPS": "ops",
+    "Plan": "plan",
+    "RULES": "rules",
+    "Removal": "removal",
+    "Selection": "planning",
+    "Slice": "groups",
+    "apply_plan": "removal",
+    "label_channels": "graph",
+    "measure_cost": "cost",
+    "plan_channels": "removal",
+    "remove_channels": "removal",
+    "remove_dead_channels": "dead",
+    "score_groups": "scores",
+}
+"""Name -> the module of this package that it lives in."""
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,289 @@
+"""A network's channels: walk its graph, ask the rule of each layer, and keep what the rules say.
+
+`label_channels(model)` is the way in. It only reads the model.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from tfprune.channels.labels import Labels, LabelSpace
+from tfprune.channels.sampling import sample_tensors
+from tfprune.errors import InputError
+from tfprune.keras import keras, tf
+
+Role = Literal["out", "thru", "in"]
+"""What an axis of a weight does with a channel: makes it (`out`), carries it on (`thru`: norms,
+depthwise kernels), or reads it (`in`)."""
+
+
+@dataclass(eq=False)
+class Slot:
+    """One axis of one variable, with the label of each of its positions."""
+
+    layer: str
+    variable: Any
+    axis: int
+    role: Role
+    labels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Edit:
+    """A number in a layer's config that counts channels: those alive along `axis` of `labels`.
+
+    `index` says where in the value of `key` the number stands, None when it is the value.
+    """
+
+    key: str
+    labels: Labels
+    axis: int
+    index: int | None = None
+
+
+@dataclass(frozen=True)
+class Move:
+    """A call that only moves values about (reshape, transpose): `function` does it to an array."""
+
+    function: Callable[[np.ndarray], np.ndarray]
+    target_in_arguments: bool = False
+
+
+@dataclass(frozen=True)
+class Gather:
+    """A call that only picks channels: per output, their positions in these inputs laid side by side."""
+
+    inputs: tuple[int, ...]
+    picks: tuple[np.ndarray, ...]
+
+
+@dataclass(eq=False)
+class ChannelGraph:
+    """What the rules said of a model; everything that decides or rebuilds reads it.
+
+    Attributes:
+        model: the model, never changed.
+        space: the labels and which of them are one.
+        slots: (id of variable, axis) -> its labels.
+        tensors: id of a symbolic tensor -> its labels.
+        edits: id of a layer -> numbers to change in its config.
+        moves, gathers: id of a node -> how to build it again when re-applying its layer would be wrong.
+        paths: id of a node -> its path, `model/layer` inside nested models.
+        probed: paths of the calls whose behaviour was found out by experiment.
+        contracted: labels that an op without weights sums over.
+    """
+
+    model: Any
+    space: LabelSpace = field(default_factory=LabelSpace)
+    slots: dict[tuple[int, int], Slot] = field(default_factory=dict)
+    tensors: dict[int, Labels] = field(default_factory=dict)
+    edits: dict[int, list[Edit]] = field(default_factory=dict)
+    moves: dict[int, Move] = field(default_factory=dict)
+    gathers: dict[int, Gather] = field(default_factory=dict)
+    paths: dict[int, str] = field(default_factory=dict)
+    probed: list[str] = field(default_factory=list)
+    contracted: list[np.ndarray] = field(default_factory=list)
+
+    @cached_property
+    def samples(self) -> dict[int, np.ndarray]:
+        """Values of all tensors for one random input, computed when a probe first needs them."""
+        return sample_tensors(self.model)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of layers, wiring and weight shapes: equal for checkpoints of one architecture."""
+        rows = [
+            [path, type(node.layer).__name__, [tuple(w.shape) for w in node.layer.weights], sources]
+            for path, node, sources in walk(self.model)
+        ]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+class Call:
+    """One call of one layer, as its rule sees it.
+
+    A rule asks for the labels of the inputs (`channels`), makes new ones (`fresh`), says which axis
+    of which weight carries them (`slot`), which number of the config counts them (`edit`), and
+    returns the labels of the output (`spread`).
+    """
+
+    def __init__(self, graph: ChannelGraph, node: Any, path: str) -> None:
+        self.graph = graph
+        self.node = node
+        self.layer = node.layer
+        self.path = path
+        self.tensors: list[Any] = list(node.keras_inputs)
+        self.inputs: list[Labels] = [graph.tensors[id(tensor)] for tensor in self.tensors]
+        self.outputs: list[Any] = tf.nest.flatten(node.outputs)
+
+    def channels(self, index: int = 0) -> np.ndarray:
+        """Return the labels along the last axis of an input, shape (C,).
+
+        Where other axes are labelled too, the channels of all their positions are united, so that
+        only whole channels can go.
+        """
+        labels, shape = self.inputs[index], self.tensors[index].shape
+        width = shape[-1] if len(shape) else 1
+        if width is None or (labels.shape[-1] == 1 and width > 1):
+            self.freeze(labels, "its channels are not on the last axis")
+            return self.graph.space.frozen(width or 1, f"'{self.path}': channels are not on its last axis")
+        rows = labels.reshape(-1, labels.shape[-1])
+        if len(rows) > 1:
+            self.unite(rows[1:], rows[:1])
+        return rows[0]
+
+    def fresh(self, count: int) -> np.ndarray:
+        """Return labels for `count` new channels."""
+        return self.graph.space.fresh(count)
+
+    def unite(self, a: np.ndarray, b: np.ndarray) -> None:
+        """Declare channels to be one, position by position; shapes broadcast."""
+        self.graph.space.unite(a, b)
+
+    def freeze(self, labels: np.ndarray, reason: str) -> None:
+        """Forbid the removal of channels, and say why."""
+        self.graph.space.freeze(labels, f"'{self.path}': {reason}")
+
+    def slot(self, variable: Any, axis: int, labels: np.ndarray, role: Role) -> None:
+        """Say that `axis` of a weight carries `labels`; None (no bias) is skipped.
+
+        A second use of the same weight unites: that is all there is to shared layers.
+        """
+        if variable is None:
+            return
+        axis %= len(variable.shape)
+        known = self.graph.slots.get((id(variable), axis))
+        if known is None:
+            self.graph.slots[id(variable), axis] = Slot(self.path, variable, axis, role, labels)
+        else:
+            self.unite(known.labels, labels)
+
+    def edit(self, key: str, labels: Labels, *, axis: int = -1, index: int | None = None) -> None:
+        """Say that `key` of the layer's config is the number of channels alive along an axis."""
+        edits = self.graph.edits.setdefault(id(self.layer), [])
+        for known in edits:
+            if (known.key, known.axis, known.index) == (key, axis, index):
+                self.unite(known.labels, labels)
+                return
+        edits.append(Edit(key, labels, axis, index))
+
+    def spread(self, labels: np.ndarray, index: int = 0) -> Labels:
+        """Return channel labels (C,) in the rank of an output: (1, ..., 1, C)."""
+        return labels.reshape((1,) * (len(self.outputs[index].shape) - 1) + (-1,))
+
+    def opaque(self, reason: str) -> list[Labels]:
+        """Freeze all inputs; the outputs are frozen too, for the same reason."""
+        for labels in self.inputs:
+            self.freeze(labels, reason)
+        return self.frozen_outputs(reason)
+
+    def frozen_outputs(self, reason: str) -> list[Labels]:
+        """Return frozen labels for every output."""
+        frozen = []
+        for tensor in self.outputs:
+            rank = len(tensor.shape)
+            width = (tensor.shape[-1] or 1) if rank else 1
+            labels = self.graph.space.frozen(width, f"'{self.path}': {reason}")
+            frozen.append(labels.reshape((1,) * max(rank - 1, 0) + (-1,)))
+        return frozen
+
+
+Rule = Callable[[Call], "Labels | list[Labels]"]
+
+
+def is_graph(layer: Any) -> bool:
+    """Return whether a layer is a functional or sequential model, whose inside can be walked."""
+    return isinstance(layer, keras.Model) and bool(getattr(layer, "_is_graph_network", False))
+
+
+def nodes_of(model: Any) -> Iterator[Any]:
+    """Yield the calls inside a model in an order of execution, its inputs left out.
+
+    `layer._inbound_nodes` would also hold the calls that other models make of the same layers.
+    """
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if not node.is_input:
+                yield node
+
+
+def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, list[str]]]:
+    """Yield (path, node, names of the tensors it reads) for all calls, inside nested models too."""
+    for node in nodes_of(model):
+        path = prefix + node.layer.name
+        histories = [tensor._keras_history for tensor in node.keras_inputs]
+        yield path, node, [f"{item.layer.name}:{item.node_index}:{item.tensor_index}" for item in histories]
+        if is_graph(node.layer):
+            yield from walk(node.layer, f"{path}/")
+
+
+def label_channels(model: Any, *, opaque: Collection[str] = ()) -> ChannelGraph:
+    """Label all channels of a functional model.
+
+    Args:
+        model: a functional or sequential tf_keras model, nested ones included.
+        opaque: paths of calls that are to freeze what they touch, whatever their rule says.
+
+    Raises:
+        InputError: when the model is not a graph of layers (a subclassed model).
+    """
+    if not is_graph(model):
+        raise InputError(
+            f"'{getattr(model, 'name', model)}' is a {type(model).__name__}, and channels can only be followed through "
+            "a functional or built sequential tf_keras model. Build it with keras.Model(inputs, outputs)."
+        )
+    graph = ChannelGraph(model)
+    inputs = []
+    for tensor in model.inputs:
+        width = tensor.shape[-1] or 1
+        labels = graph.space.frozen(width, "model input")
+        inputs.append(labels.reshape((1,) * (len(tensor.shape) - 1) + (-1,)))
+    outputs = _walk_labels(graph, model, inputs, "", frozenset(opaque))
+    for name, labels in zip(model.output_names, outputs, strict=True):
+        graph.space.freeze(labels, f"'{name}': model output")
+    return graph
+
+
+def _walk_labels(
+    graph: ChannelGraph, model: Any, inputs: list[Labels], prefix: str, opaque: frozenset[str]
+) -> list[Labels]:
+    """Label the inside of a model, given the labels of its inputs; return those of its outputs.
+
+    When a nested model is called again its weights are the same, hence so are its channels: the
+    inputs are united with those of the first call and nothing needs walking.
+    """
+    if id(model.inputs[0]) in graph.tensors:
+        for tensor, labels in zip(model.inputs, inputs, strict=True):
+            graph.space.unite(graph.tensors[id(tensor)], labels)
+        return [graph.tensors[id(tensor)] for tensor in model.outputs]
+    for tensor, labels in zip(model.inputs, inputs, strict=True):
+        graph.tensors[id(tensor)] = labels
+    for node in nodes_of(model):
+        path = prefix + node.layer.name
+        call = Call(graph, node, path)
+        graph.paths[id(node)] = path
+        if path in opaque:
+            outputs = call.opaque("found by the check not to keep its channels apart")
+        elif is_graph(node.layer):
+            inner = [call.channels(i).reshape(call.inputs[i].shape[-1:]) for i in range(len(call.inputs))]
+            inner = [labels.reshape((1,) * (x.ndim - 1) + (-1,)) for labels, x in zip(inner, call.inputs, strict=True)]
+            outputs = _walk_labels(graph, node.layer, inner, f"{path}/", opaque)
+        else:
+            outputs = _apply_rule(call)
+        for tensor, labels in zip(call.outputs, outputs, strict=True):
+            graph.tensors[id(tensor)] = labels
+    return [graph.tensors[id(tensor)] for tensor in model.outputs]
+
+
+def _apply_rule(call: Call) -> list[Labels]:
+    from tfprune.channels.rules import find_rule
+
+    outputs = find_rule(call.layer)(call)
+    return outputs if isinstance(outputs, list) else [outputs]

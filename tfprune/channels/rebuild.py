@@ -1,0 +1,252 @@
+"""A new, narrower model: every call of the old one made again, on layers with fewer channels.
+
+The graph is wired anew from the recorded calls, not from the model's config: picks of channels have
+to be put in, and what a lambda does need not be in any config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tfprune.channels.copying import copy_layer, restore_initializers
+from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
+from tfprune.channels.sampling import map_arguments
+from tfprune.errors import InputError
+from tfprune.keras import keras, tf
+
+
+class CannotRebuildError(Exception):
+    """What is left of a tensor is no array, so that the call at `path` cannot be made.
+
+    Never leaves this package: whoever catches it freezes the call and plans again.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"'{path}': what is left of its channels does not stand in rows")
+        self.path = path
+
+
+@dataclass(frozen=True)
+class _Routed:
+    """A tensor that was not built: its values are those of `source`, moved to where `index` says.
+
+    `index` holds channels of the *original* source, and has size 1 along axes that are not moved.
+    """
+
+    source: Any
+    labels: np.ndarray
+    index: np.ndarray
+
+
+def rebuild(graph: ChannelGraph, keep: np.ndarray, *, dtype: str | None = None) -> Any:
+    """Return a new model with the channels whose labels are kept, and their weights.
+
+    Names, trainable flags, regularizers, constraints, dtype policies, nested models and the structure
+    of inputs and outputs stay; a compiled optimizer and its state do not.
+
+    Args:
+        graph: the labelled model.
+        keep: bool per label of the graph's space.
+        dtype: replaces the dtype policy of every layer.
+    """
+    rebuilder = Rebuilder(graph, keep, dtype=dtype)
+    rebuilder.fill()
+    return rebuilder.model
+
+
+class Rebuilder:
+    """Builds the layers and the graph of the new model; `fill` gives it its weights, as often as asked."""
+
+    def __init__(self, graph: ChannelGraph, keep: np.ndarray, *, dtype: str | None = None) -> None:
+        self.graph = graph
+        self.keep = keep
+        self.dtype = dtype
+        self.copies: dict[int, tuple[Any, Any]] = {}
+        self.model = self.build(graph.model)
+
+    def build(self, model: Any) -> Any:
+        """Build a model, the whole one or a nested one."""
+        if isinstance(model, keras.Sequential) and not self._rewired(model):
+            return self._chain(model)
+        values: dict[int, Any] = {id(tensor): self._input(tensor) for tensor in model.inputs}
+        inputs = map_arguments_of(model._nested_inputs, values)
+        for node in nodes_of(model):
+            outputs = self._call(node, values)
+            for tensor, value in zip(tf.nest.flatten(node.outputs), outputs, strict=True):
+                values[id(tensor)] = value
+        outputs = map_arguments_of(model._nested_outputs, values)
+        plain = type(model).__name__ in ("Functional", "Model", "Sequential")
+        build = keras.Model if plain else type(model)
+        try:
+            return build(inputs=inputs, outputs=outputs, name=model.name)
+        except TypeError as error:
+            raise InputError(
+                f"model '{model.name}' ({type(model).__name__}) cannot be made anew: {error}. "
+                "A subclass of keras.Model must take inputs, outputs and name."
+            ) from error
+
+    def _rewired(self, model: Any) -> bool:
+        return any(id(node) in self.graph.moves or id(node) in self.graph.gathers for node in nodes_of(model))
+
+    def _chain(self, model: Any) -> Any:
+        tensor = model.inputs[0]
+        first = keras.layers.InputLayer(
+            batch_input_shape=self._input_shape(tensor), dtype=self._input_dtype(tensor), name=model.input_names[0]
+        )
+        return keras.Sequential([first, *(self._layer(layer) for layer in model.layers)], name=model.name)
+
+    def _input(self, tensor: Any) -> Any:
+        shape = self._input_shape(tensor)
+        name = tensor._keras_history.layer.name
+        return keras.Input(batch_shape=shape, dtype=self._input_dtype(tensor), name=name)
+
+    def _input_shape(self, tensor: Any) -> tuple[int | None, ...]:
+        labels = self.graph.tensors[id(tensor)]
+        width = int(self.keep[labels].sum()) if len(tensor.shape) > 1 and tensor.shape[-1] else tensor.shape[-1]
+        return (*tensor.shape[:-1], width)
+
+    def _input_dtype(self, tensor: Any) -> str:
+        return self.dtype if self.dtype and tensor.dtype.is_floating else tensor.dtype.name
+
+    def _layer(self, layer: Any) -> Any:
+        """Return the new layer for an old one; a shared layer is made once."""
+        if id(layer) not in self.copies:
+            copy = self.build(layer) if is_graph(layer) else self._copy(layer)
+            self.copies[id(layer)] = (layer, copy)
+        return self.copies[id(layer)][1]
+
+    def _copy(self, layer: Any) -> Any:
+        changes: dict[str, Any] = {}
+        for edit in self.graph.edits.get(id(layer), ()):
+            count = self._alive(edit.labels, edit.axis)
+            if edit.index is None:
+                changes[edit.key] = count
+            else:
+                value = changes.setdefault(edit.key, list(getattr(layer, edit.key)))
+                value[edit.index] = count
+        return copy_layer(layer, changes, dtype=self.dtype)
+
+    def _alive(self, labels: np.ndarray, axis: int) -> int:
+        others = tuple(other for other in range(labels.ndim) if other != axis % labels.ndim)
+        return int(self.keep[labels].any(axis=others).sum())
+
+    def _call(self, node: Any, values: dict[int, Any]) -> list[Any]:
+        if id(node) in self.graph.moves:
+            return [self._move(node, self.graph.moves[id(node)], values)]
+        gather = self.graph.gathers.get(id(node))
+        if gather and not all(self.keep[self.graph.tensors[id(tensor)]].all() for tensor in node.keras_inputs):
+            return self._gather(node, gather, values)
+        if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
+            raise CannotRebuildError(self.graph.paths[id(node)])
+        args, kwargs = map_arguments(node, values)
+        return tf.nest.flatten(self._layer(node.layer)(*args, **kwargs))
+
+    def _gather(self, node: Any, gather: Gather, values: dict[int, Any]) -> list[Any]:
+        tensors = [node.keras_inputs[index] for index in gather.inputs]
+        alive = np.concatenate([self.keep[self.graph.tensors[id(tensor)]].reshape(-1) for tensor in tensors])
+        source = values[id(tensors[0])]
+        if len(tensors) > 1:
+            source = keras.layers.Concatenate(name=f"{node.layer.name}_joined")([values[id(t)] for t in tensors])
+        positions = np.cumsum(alive) - 1
+        names = [f"{node.layer.name}_{i}" if i else node.layer.name for i in range(len(gather.picks))]
+        return [
+            pick_channels(source, positions[pick[alive[pick]]], name)
+            for pick, name in zip(gather.picks, names, strict=True)
+        ]
+
+    def _move(self, node: Any, move: Move, values: dict[int, Any]) -> Any:
+        """Reshape or transpose; where no box of what is left can be filled, wait until it can.
+
+        A channel shuffle by reshape, transpose, reshape is the case: once the values stand on the
+        channel axis again, the chain is one pick of channels.
+        """
+        (before,), (after,) = node.keras_inputs[:1], tf.nest.flatten(node.outputs)
+        value, labels = values[id(before)], self.graph.tensors[id(after)]
+        if not isinstance(value, _Routed):
+            if _fills_box(self.keep[labels]):
+                return self._move_built(node, move, values, labels)
+            channels = self.graph.tensors[id(before)]
+            if channels.size != channels.shape[-1]:
+                raise CannotRebuildError(self.graph.paths[id(node)])
+            value = _Routed(value, channels.reshape(-1), np.arange(channels.size).reshape(channels.shape))
+        index = move.function(value.index)
+        same_places = tuple(after.shape[:-1]) == tuple(value.source.shape[:-1])
+        if not same_places or index.size != index.shape[-1]:
+            return _Routed(value.source, value.labels, index)
+        alive = self.keep[value.labels]
+        pick = index.reshape(-1)
+        return pick_channels(value.source, (np.cumsum(alive) - 1)[pick[alive[pick]]], node.layer.name)
+
+    def _move_built(self, node: Any, move: Move, values: dict[int, Any], labels: np.ndarray) -> Any:
+        args, kwargs = map_arguments(node, values)
+        if move.target_in_arguments:
+            args, kwargs = list(args), dict(kwargs)
+            target = list(kwargs["shape"] if "shape" in kwargs else args[1])
+            for axis, size in enumerate(labels.shape):
+                if size > 1 and isinstance(target[axis], int | np.integer) and target[axis] != -1:
+                    target[axis] = self._alive(labels, axis)
+            if "shape" in kwargs:
+                kwargs["shape"] = target
+            else:
+                args[1] = target
+        return self._layer(node.layer)(*args, **kwargs)
+
+    def fill(self, read: Callable[[Any], np.ndarray] = lambda variable: variable.numpy()) -> None:
+        """Copy the weights that are left, the trainable flags and the initializers.
+
+        `read` gives the value of an old variable, in its old shape.
+        """
+        pairs = []
+        for old, new in self.copies.values():
+            # Setting `trainable` would overwrite the flags of all layers inside; each gets its own.
+            for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
+                new_part._trainable = old_part._trainable
+            if not is_graph(old):
+                restore_initializers(old, new)
+                pairs += [
+                    (target, self._left(source, read)) for source, target in zip(old.weights, new.weights, strict=True)
+                ]
+        keras.backend.batch_set_value(pairs)
+
+    def _left(self, variable: Any, read: Callable[[Any], np.ndarray]) -> np.ndarray:
+        value = read(variable)
+        for axis in range(value.ndim):
+            slot = self.graph.slots.get((id(variable), axis))
+            if slot is not None and not (alive := self.keep[slot.labels]).all():
+                value = value.compress(alive, axis)
+        return value
+
+
+def map_arguments_of(structure: Any, values: dict[int, Any]) -> Any:
+    """Return a nested structure of symbolic tensors with each replaced by `values[id(tensor)]`."""
+    return tf.nest.map_structure(lambda tensor: values[id(tensor)], structure)
+
+
+def _fills_box(alive: np.ndarray) -> bool:
+    """Return whether what is left is everything in some rows and columns, so that it is an array again."""
+    box = np.ones((1,) * alive.ndim, bool)
+    for axis in range(alive.ndim):
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        box = box & alive.any(axis=others, keepdims=True)
+    return bool(np.array_equal(box, alive))
+
+
+def pick_channels(tensor: Any, indices: np.ndarray, name: str) -> Any:
+    """Return the channels `indices` of a symbolic tensor, by a slice where they lie in one run.
+
+    Both ops can be saved to a .keras file, which an `x[..., a:b]` cannot, and need no code of
+    tfprune when it is loaded.
+    """
+    from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
+
+    first, count = int(indices[0]), len(indices)
+    if count == tensor.shape[-1] and np.array_equal(indices, np.arange(count)):
+        return tensor
+    if np.array_equal(indices, np.arange(first, first + count)):
+        rank = len(tensor.shape)
+        return TFOpLambda(tf.slice, name=name)(tensor, [0] * (rank - 1) + [first], [-1] * (rank - 1) + [count])
+    return TFOpLambda(tf.gather, name=name)(tensor, indices.tolist(), axis=-1)

@@ -1,0 +1,153 @@
+"""The door: plan, rebuild, check; freeze what the check finds fault with, and do it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from tfprune.channels.checking import TOLERANCE, Equality, compare_with_masked
+from tfprune.channels.graph import label_channels
+from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.plan import Plan
+from tfprune.channels.planning import Selection, choose, read_plan, write_plan
+from tfprune.channels.rebuild import CannotRebuildError, rebuild
+from tfprune.channels.scores import Reduction, gather_taylor, score_groups
+from tfprune.criteria import Criterion
+from tfprune.errors import InputError, TfpruneError
+
+_MAX_ROUNDS = 20
+
+
+@dataclass(frozen=True)
+class Removal:
+    """A smaller model, the plan that was followed, and how exactly it equals the masked original.
+
+    `equality` is None when the check was turned off.
+    """
+
+    model: Any
+    plan: Plan
+    equality: Equality | None
+
+
+def plan_channels(
+    model: Any,
+    selection: Selection | None = None,
+    *,
+    criterion: str | Criterion = "magnitude",
+    reduction: Reduction = "mean",
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    opaque: Iterable[str] = (),
+) -> Plan:
+    """Decide which channels of a model go, and change nothing. `print(plan)` is the dry run.
+
+    Args:
+        model: a functional or sequential tf_keras model.
+        selection: how much, where, and in which multiples; half of every layer by default.
+        criterion: a name of `tfprune.criteria.CRITERIA` or a criterion.
+        reduction: how a group's score comes from its slices: `mean`, `max` or `l2`.
+        batches, loss: (images, truth) batches and the task loss, for criteria that need gradients.
+        opaque: paths of calls that are not to be looked through.
+
+    Raises:
+        InputError: for a model that is no graph of layers, or when nothing can go, with the reasons.
+    """
+    selection, opaque = selection or Selection(), tuple(opaque)
+    groups = ChannelGroups(label_channels(model, opaque=opaque))
+    _check_any(groups)
+    gathered = None
+    if batches is not None and loss is not None:
+        gathered = gather_taylor(groups, batches, loss)
+    scores = score_groups(groups, criterion=criterion, reduction=reduction, gathered=gathered)
+    return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+
+
+def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:
+    """Build the smaller model that a plan describes; `model` stays as it is.
+
+    Args:
+        model: a model of the architecture that the plan was made for.
+        plan: the plan.
+        check: compare the new model with the masked original.
+
+    Raises:
+        InputError: when the plan does not fit the model.
+        TfpruneError: when the new model is not equal to the masked original.
+    """
+    opaque = list(plan.opaque)
+    groups = ChannelGroups(label_channels(model, opaque=opaque))
+    keep = groups.keep(read_plan(groups, plan))
+    try:
+        smaller = rebuild(groups.graph, keep)
+    except CannotRebuildError as error:
+        raise NotExactError([error.path], None, str(error)) from error
+    equality = compare_with_masked(groups.graph, keep, smaller) if check else None
+    if equality is not None and not equality.holds:
+        raise NotExactError(groups.graph.probed, equality)
+    return Removal(smaller, plan, equality)
+
+
+def remove_channels(
+    model: Any,
+    selection: Selection | None = None,
+    *,
+    criterion: str | Criterion = "magnitude",
+    reduction: Reduction = "mean",
+    batches: Iterable[Any] | None = None,
+    loss: Callable[[Any, Any], Any] | None = None,
+    check: bool = True,
+) -> Removal:
+    """Remove channels from a model: plan, rebuild, and check, as `plan_channels` and `apply_plan` do.
+
+    When the check finds the new model unequal to the masked original, the ops whose behaviour was
+    only probed are frozen, and all is done again.
+
+    >>> from tfprune.keras import keras
+    >>> image = keras.Input((8, 8, 3))
+    >>> x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="first")(image)
+    >>> net = keras.Model(image, keras.layers.Conv2D(2, 1, name="logits")(x))
+    >>> removal = remove_channels(net, Selection(ratio=0.5))
+    >>> removal.model.get_layer("first").filters
+    8
+
+    Raises:
+        InputError: when nothing can go, with the reasons.
+        TfpruneError: when the new model stays unequal, which is a fault of tfprune or of a rule.
+    """
+    opaque: list[str] = []
+    for _ in range(_MAX_ROUNDS):
+        plan = plan_channels(
+            model, selection, criterion=criterion, reduction=reduction, batches=batches, loss=loss, opaque=opaque
+        )
+        try:
+            return apply_plan(model, plan, check=check)
+        except NotExactError as error:
+            suspects = [path for path in error.suspects if path not in opaque]
+            if not suspects:
+                raise
+            opaque += suspects
+    raise TfpruneError(f"model '{model.name}': no exact removal found after freezing {', '.join(opaque)}")
+
+
+class NotExactError(TfpruneError):
+    """The smaller model cannot be built exactly; `suspects` are the calls that may be why."""
+
+    def __init__(self, suspects: list[str], equality: Equality | None, text: str = "") -> None:
+        if equality is not None:
+            text = (
+                f"the smaller model differs from the masked original by {equality.difference:.1e} of the logits' "
+                f"scale (accepted: {TOLERANCE:.0e}). Calls whose behaviour was probed: {', '.join(suspects) or 'none'}."
+            )
+        super().__init__(f"{text} Name the call at fault in the plan's 'opaque', or write a rule for its layer.")
+        self.suspects = list(suspects)
+        self.equality = equality
+
+
+def _check_any(groups: ChannelGroups) -> None:
+    if len(groups):
+        return
+    reasons = list(dict.fromkeys(groups.graph.space.frozen_reasons().values()))
+    shown = "; ".join(reasons[:8]) + (f"; and {len(reasons) - 8} more" if len(reasons) > 8 else "")
+    raise InputError(f"model '{groups.graph.model.name}' has no channel that may go: {shown or 'it makes none'}")

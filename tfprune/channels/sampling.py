@@ -1,0 +1,72 @@
+"""Values of every tensor of a model for one random input, for probes that need real shapes or numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tfprune.keras import keras, tf
+
+DYNAMIC_SIZE = 64
+"""Size in pixels that stands for an axis of unknown size."""
+
+
+def random_inputs(
+    model: Any, *, batch: int, seed: int = 0, size: tuple[int, int] = (DYNAMIC_SIZE, DYNAMIC_SIZE)
+) -> list[np.ndarray]:
+    """Return random arrays for the inputs of a model: pixels 0..255 first, numbers around 0 after.
+
+    Half the batch suits nets that scale raw pixels, the other half nets that expect them scaled.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for tensor in model.inputs:
+        known = tuple(tensor.shape)[1:]
+        shape = (batch, *(axis or (*size, DYNAMIC_SIZE)[min(i, 2)] for i, axis in enumerate(known)))
+        values = rng.uniform(0, 255, shape)
+        if tensor.dtype.is_floating:
+            values[batch // 2 :] = rng.normal(0, 1, values[batch // 2 :].shape)
+        arrays.append(values.astype(tensor.dtype.as_numpy_dtype))
+    return arrays
+
+
+def sample_tensors(model: Any, *, size: tuple[int, int] = (DYNAMIC_SIZE, DYNAMIC_SIZE)) -> dict[int, Any]:
+    """Return id of symbolic tensor -> its value for one random input, nested models included.
+
+    `size` is (H, W) where the model leaves it open.
+    """
+    values: dict[int, np.ndarray] = {}
+    _run(model, [tf.constant(array) for array in random_inputs(model, batch=2, size=size)], values)
+    return values
+
+
+def _run(model: Any, inputs: list[Any], values: dict[int, np.ndarray]) -> list[Any]:
+    for tensor, value in zip(model.inputs, inputs, strict=True):
+        values[id(tensor)] = value
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            args, kwargs = map_arguments(node, values)
+            if isinstance(node.layer, keras.Model) and getattr(node.layer, "_is_graph_network", False):
+                outputs = _run(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], values)
+            else:
+                outputs = tf.nest.flatten(node.layer(*args, **kwargs))
+            for tensor, value in zip(tf.nest.flatten(node.outputs), outputs, strict=True):
+                values[id(tensor)] = value
+    return [values[id(tensor)] for tensor in model.outputs]
+
+
+def map_arguments(node: Any, values: dict[int, Any]) -> tuple[Any, Any]:
+    """Return the arguments of a call with its symbolic tensors replaced by `values[id(tensor)]`."""
+
+    def replace(item: Any) -> Any:
+        return values.get(id(item), item) if is_symbolic(item) else item
+
+    return tf.nest.map_structure(replace, (node.call_args, node.call_kwargs))
+
+
+def is_symbolic(item: Any) -> bool:
+    """Return whether an argument of a call is a tensor of the model, not a constant."""
+    return tf.is_tensor(item) and keras.backend.is_keras_tensor(item)
