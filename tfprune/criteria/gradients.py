@@ -29,7 +29,8 @@ class TaylorGate:
     """First-order Taylor importance of whole filters in gate form, (sum of g w)^2.
 
     It is the squared change of the loss when a gate on the filter's output closes, to first order.
-    Molchanov et al., CVPR 2019, section 3.1.
+    The sum is over all that goes with the filter; where a batch norm follows, over its gamma and
+    beta alone. Molchanov et al., CVPR 2019, section 3.1.
     """
 
     gathers: ClassVar[str] = "taylor_filters"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
@@ -15,8 +15,13 @@ from tfprune.pruning.masked_model import MaskedModel
 from tfprune.pruning.wrapper import MaskedLayer
 
 
-def wrap_model(model: Any, masked: Sequence[str], groups: Sequence[ChannelGroup], *, gathers: str | None) -> Any:
+def wrap_model(
+    model: Any, masked: Sequence[str], groups: Sequence[ChannelGroup], *, gathers: Mapping[str, str | None]
+) -> Any:
     """Return a `MaskedModel` like `model`, with the kernels of the masked layers and all that groups touch masked.
+
+    Args:
+        gathers: per layer what is gathered about it, for those where something is.
 
     Raises:
         InputError: when a name is not that of a layer with such a weight.
@@ -38,7 +43,7 @@ def wrap_model(model: Any, masked: Sequence[str], groups: Sequence[ChannelGroup]
     def wrap(path: str, layer: Any) -> Any:
         if path not in names:
             return layer
-        return MaskedLayer(layer, masked=names[path], gathers=gathers if path in masked else None)
+        return MaskedLayer(layer, masked=names[path], gathers=gathers.get(path))
 
     plain = clone_layers(model, wrap)
     wrapped = MaskedModel(plain.inputs, plain.outputs, name=model.name)
@@ -74,7 +79,8 @@ def copy_weights(source: Any, target: Any) -> None:
     """Copy weights layer by layer, by path, whether wrapped or not."""
     layers = {path: _inner(layer) for path, layer in walk_layers(source)}
     for path, layer in walk_layers(target):
-        _inner(layer).set_weights(layers[path].get_weights())
+        if _inner(layer).weights:
+            _inner(layer).set_weights(layers[path].get_weights())
 
 
 def _inner(layer: Any) -> Any:

@@ -96,7 +96,9 @@ class MaskController:
         groups = () if isinstance(groups, str | Weight | Block | Pattern) else tuple(groups)
         norms = {path: norm for path, (norm, _) in norms_after(trace_calls(model)[0]).items()}
         criterion = look_up("criterion", criterion, CRITERIA) if isinstance(criterion, str) else criterion
-        wrapped = wrap_model(model, selection.masked, groups, gathers=getattr(criterion, "gathers", None))
+        gathers = getattr(criterion, "gathers", None)
+        sources = _evidence_sources(selection.masked, groups, norms, gathers)
+        wrapped = wrap_model(model, selection.masked, groups, gathers=dict.fromkeys(sources.values(), gathers))
         self._attach(
             wrapped,
             schedule=schedule,
@@ -162,7 +164,9 @@ class MaskController:
         self._all = dict(walk_layers(model))
         self.layers: list[MaskedLayer] = [self._all[path] for path in selection.masked]
         self._owners = {path: layer for path, layer in self._all.items() if isinstance(layer, MaskedLayer)}
-        self.tapped = [layer for layer in self.layers if layer.evidence is not None]
+        sources = _evidence_sources(selection.masked, groups, norms, getattr(criterion, "gathers", None))
+        self._sources = {path: self._all[source] for path, source in sources.items()}
+        self.tapped = [layer for layer in self._owners.values() if layer.evidence is not None]
         self.taps = [layer.evidence for layer in self.tapped]
         self._check()
         model._hold_controller(self)
@@ -206,9 +210,9 @@ class MaskController:
                 f"layer, and '{path}' has none; exclude it, or take another criterion"
             )
         gathered = None
-        if layer.evidence is not None:
-            gathered = layer.evidence.numpy()
-            if layer.gathers != "movement":
+        if path in self._sources:
+            gathered = self._sources[path].evidence.numpy()
+            if self._sources[path].gathers != "movement":
                 gathered = gathered / max(steps, 1)
             if gathered.ndim > 1:
                 gathered = filters_last(layer.layer, gathered)
@@ -325,6 +329,21 @@ class MaskController:
         """Return the fraction of zeros over all masked kernels, 0-1."""
         rows = self.sparsity()
         return 1 - sum(row.nonzero for row in rows) / sum(row.weights for row in rows)
+
+
+def _evidence_sources(
+    masked: Sequence[str], groups: Sequence[ChannelGroup], norms: Mapping[str, str], gathers: str | None
+) -> dict[str, str]:
+    """Return for each masked layer the layer at which its evidence is gathered.
+
+    The gate of a whole filter stands behind its batch norm, if one follows and goes with it: while
+    training, the norm undoes any scaling of the filter, so that the sum of g * w over it is zero.
+    """
+    if gathers is None:
+        return {}
+    scaled = {member.layer for group in groups for member in group.members if member.weight in ("gamma", "beta")}
+    behind = norms if gathers == "taylor_filters" else {}
+    return {path: behind[path] if behind.get(path) in scaled else path for path in masked}
 
 
 class _SparsityLog(keras.callbacks.Callback):

@@ -19,8 +19,9 @@ class MaskedModel(keras.Model):
     with the weights, so that a loaded model goes on in its schedule.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    # The arguments are those of Keras' Functional: by them it knows that a config can rebuild the graph.
+    def __init__(self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True) -> None:
+        super().__init__(inputs, outputs, name=name, trainable=trainable)
         self.mask_step = tf.Variable(
             0, dtype=tf.int64, trainable=False, name="mask_step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )

@@ -49,7 +49,7 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         self.evidence, self.moments = None, []
         if self.gathers:
             of_filters = self.gathers == "taylor_filters"
-            self.evidence = self._state("evidence", shape[filter_axis(self.layer) :][:1] if of_filters else shape)
+            self.evidence = self._state("evidence", [shape[filter_axis(self.layer)]] if of_filters else shape)
         if self.gathers == "movement":
             self.moments = [self._state(name, shape) for name in ("evidence_mean", "evidence_square")]
         self._gate_regularizers()
@@ -134,10 +134,11 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
     def _gate_of(self, index: int, weight: Any, mask: Any) -> Any:
         value = tf.convert_to_tensor(weight)
         mask = tf.cast(mask, value.dtype)
-        if index or self.evidence is None:
+        if self.evidence is None or (index and self.gathers != "taylor_filters"):
             return _gate(value, mask)
-        kept, tap = tf.convert_to_tensor(self.kept[0]), tf.convert_to_tensor(self.evidence)
-        return _gate_with_tap(value, mask, kept, tap, axis=filter_axis(self.layer))
+        kept, tap = tf.convert_to_tensor(self.kept[index]), tf.convert_to_tensor(self.evidence)
+        axis = filter_axis(self.layer) if value.shape.rank > 1 else -1
+        return _gate_with_tap(value, mask, kept, tap, axis=axis)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; the schedule belongs to the model."""
@@ -157,14 +158,17 @@ def _gate(weight: Any, mask: Any) -> Any:
 
 
 def _gate_with_tap(weight: Any, mask: Any, kept: Any, tap: Any, *, axis: int) -> Any:
-    """Gate a weight; the gradient of `tap` is t = g * (w + kept), summed over a filter when tap is (filters,)."""
+    """Gate a weight; the gradient of `tap` is t = g * (w + kept), summed over each filter when tap is (filters,)."""
+    kernel_rank, by_filter = weight.shape.rank, weight.shape != tap.shape
 
     @tf.custom_gradient
     def gate(weight: Any, mask: Any, kept: Any, tap: Any) -> Any:
         def backward(gradient: Any) -> Any:
             moved = tf.cast(gradient, tf.float32) * (tf.cast(weight, tf.float32) + kept)
-            if tap.shape.rank != weight.shape.rank:
-                moved = tf.reduce_sum(moved, [i for i in range(weight.shape.rank) if i != weight.shape.rank + axis])
+            if by_filter and kernel_rank == 1:  # a bias with a depth multiplier
+                moved = tf.reduce_sum(tf.reshape(moved, (tap.shape[0], -1)), 1)
+            elif by_filter:
+                moved = tf.reduce_sum(moved, [i for i in range(kernel_rank) if i != kernel_rank + axis])
             return gradient * mask, None, None, moved
 
         return tf.identity(weight), backward
