@@ -17,6 +17,7 @@ from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
 from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.controller import MaskController
+from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.recipe import Recipe, Training
 from tfprune.records import atomic_path, write_json
 from tfprune.report.page import write_report
@@ -144,11 +145,13 @@ def train_stage(
 def prune_stages(
     recipe: Recipe, controller: MaskController, inputs: Inputs, folder: Path, progress: Progress | None
 ) -> list[StageResult]:
-    """Ramp the masks up, then fine-tune at fixed masks."""
+    """Ramp the masks up, take the batch-norm statistics anew, then fine-tune at fixed masks."""
     section = recipe.pruning
     ramp_end = (section.end_epoch or section.epochs) - 1
     run = partial(train_stage, recipe, inputs=inputs, folder=folder, model=controller.model, progress=progress)
     stages = [run("prune", section, callbacks=[controller.callback()], best_from_epoch=ramp_end)]
+    train = evaluation_batches(inputs.arrays["train"], batch_size=recipe.data.batch_size)
+    reestimate_batch_norm(controller.model, train)
     if recipe.fine_tuning is not None:
         stages.append(run("fine_tune", recipe.fine_tuning))
     return stages
