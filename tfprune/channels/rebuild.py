@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -66,6 +67,7 @@ class Rebuilder:
         self.keep = keep
         self.dtype = dtype
         self.copies: dict[int, tuple[Any, Any]] = {}
+        self.names = {layer.name for layer in graph.model._flatten_layers()}
         self.model = self.build(graph.model)
 
     def build(self, model: Any) -> Any:
@@ -150,13 +152,16 @@ class Rebuilder:
         alive = np.concatenate([self.keep[self.graph.tensors[id(tensor)]].reshape(-1) for tensor in tensors])
         source = values[id(tensors[0])]
         if len(tensors) > 1:
-            source = keras.layers.Concatenate(name=f"{node.layer.name}_joined")([values[id(t)] for t in tensors])
-        positions = np.cumsum(alive) - 1
-        names = [f"{node.layer.name}_{i}" if i else node.layer.name for i in range(len(gather.picks))]
-        return [
-            pick_channels(source, positions[pick[alive[pick]]], name)
-            for pick, name in zip(gather.picks, names, strict=True)
-        ]
+            name = self._new_name(f"{node.layer.name}_joined")
+            source = keras.layers.Concatenate(name=name)([values[id(t)] for t in tensors])
+        positions, name = np.cumsum(alive) - 1, f"{node.layer.name}_picked"
+        return [pick_channels(source, positions[pick[alive[pick]]], self._new_name(name)) for pick in gather.picks]
+
+    def _new_name(self, wanted: str) -> str:
+        """Return a name that no layer of the model has."""
+        name = next(name for name in (f"{wanted}_{i}" if i else wanted for i in count()) if name not in self.names)
+        self.names.add(name)
+        return name
 
     def _move(self, node: Any, move: Move, values: dict[int, Any]) -> Any:
         """Reshape or transpose; where no box of what is left can be filled, wait until it can.
@@ -179,7 +184,9 @@ class Rebuilder:
             return _Routed(value.source, value.labels, index)
         alive = self.keep[value.labels]
         pick = index.reshape(-1)
-        return pick_channels(value.source, (np.cumsum(alive) - 1)[pick[alive[pick]]], node.layer.name)
+        return pick_channels(
+            value.source, (np.cumsum(alive) - 1)[pick[alive[pick]]], self._new_name(f"{node.layer.name}_picked")
+        )
 
     def _move_built(self, node: Any, move: Move, values: dict[int, Any], labels: np.ndarray) -> Any:
         args, kwargs = map_arguments(node, values)
