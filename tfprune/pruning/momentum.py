@@ -38,7 +38,7 @@ def stop_momentum(optimizer: Any, variable: Any, mask: np.ndarray) -> None:
     for name in ("_momentums", "momentums", "_m", "_model_variables_moving_average"):
         slots = getattr(inner, name, None)
         if slots:
-            slots[index].assign(slots[index].numpy() * mask)
+            slots[index].assign(slots[index].numpy() * mask.astype(np.float32))
 
 
 def _inner(optimizer: Any) -> Any:

@@ -99,24 +99,26 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
 
     def whole(self, name: str) -> np.ndarray:
         """Return a weight with the values that masked weights keep, float32."""
+        variable = self.variable(name)
         if name not in self.masked:
-            return self.variable(name).numpy()
-        index = self.masked.index(name)
-        return self.pruning_vars[index][0].numpy() + self.kept[index].numpy()
+            return variable.numpy()
+        return _shared(variable) + _shared(self.kept[self.masked.index(name)])
 
     def set_mask(self, name: str, mask: np.ndarray) -> None:
         """Mask a weight anew: what is dropped is kept aside, what is not comes back."""
-        whole, index = self.whole(name), self.masked.index(name)
+        index = self.masked.index(name)
         variable, mask_variable, _ = self.pruning_vars[index]
-        alive = np.where(mask, whole, np.float32(0))
+        mask, whole = mask.astype(np.float32), self.whole(name)
+        alive = whole * mask
+        alive += 0.0  # -0.0, which does not compress, becomes 0.0
         variable.assign(alive)
-        self.kept[index].assign(whole - alive)
-        mask_variable.assign(mask.astype(np.float32))
+        self.kept[index].assign(np.subtract(whole, alive, out=whole))
+        mask_variable.assign(mask)
 
     def zero_masked(self) -> None:
         """Set masked weights back to zero, after an optimizer that moves weights without a gradient."""
         for weight, mask, _ in self.pruning_vars:
-            weight.assign(np.where(mask.numpy(), weight.numpy(), np.float32(0)))
+            weight.assign(tf.where(tf.cast(mask, tf.bool), weight, 0.0))
 
     def call(self, inputs: Any, training: Any = None, **kwargs: Any) -> Any:
         """Apply the layer with its masked weights behind their gates."""
@@ -150,6 +152,11 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         """Return the wrapper of a config, with its layer."""
         config = dict(config)
         return cls(keras.layers.deserialize(config.pop("layer")), **config)
+
+
+def _shared(variable: Any) -> np.ndarray:
+    """Return a variable's value without a copy, which `.numpy()` would make; to be read at once."""
+    return np.asarray(tf.convert_to_tensor(variable))
 
 
 @tf.custom_gradient

@@ -1,0 +1,180 @@
+"""What masks cost while a net trains: a step between mask updates, and one update, beside tfmot's own wrapper.
+
+Every step is timed against the plain dense step of the same net, interleaved in blocks in one
+process (the median of the blocks' ratios), 128x128, batch 8, Adam.
+Usage: python benchmarks/mask_overhead.py [--quick]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tfprune.architectures import build_model
+from tfprune.keras import keras, tf
+from tfprune.pruning.controller import MaskController
+from tfprune.pruning.schedules import build_schedule
+
+METHODS = ("magnitude", "taylor", "movement")
+NETS = {
+    "plain_unet": {"architecture": "plain_unet"},
+    "mobilenetv2_unet": {"architecture": "unet", "encoder": "mobilenetv2"},
+}
+FAR = 10**6
+
+
+def build_net(name: str, size: int) -> Any:
+    """Build a net of the comparison for size x size pixels, with random weights."""
+    options = dict(NETS[name])
+    if "encoder" in options:
+        options["encoder_weights"] = None
+    return build_model(options.pop("architecture"), input_size=(size, size), channels=3, outputs=2, seed=0, **options)
+
+
+def build_tfmot(net: Any, masked: tuple[str, ...]) -> Any:
+    """Wrap the same layers by tfmot, with no mask update in sight."""
+    from tensorflow_model_optimization.sparsity import keras as tfmot
+
+    schedule = tfmot.PolynomialDecay(0.0, 0.5, FAR, 2 * FAR, frequency=FAR)
+
+    def wrap(layer: Any) -> Any:
+        if layer.name not in masked:
+            return layer.__class__.from_config(layer.get_config())
+        return tfmot.prune_low_magnitude(layer.__class__.from_config(layer.get_config()), pruning_schedule=schedule)
+
+    model = keras.models.clone_model(net, clone_function=wrap)
+    for layer in model.layers:
+        if hasattr(layer, "pruning_step"):
+            layer.pruning_step.assign(1)  # what its callback does; the graph counts on
+    return model
+
+
+def prepare(model: Any, batch: Any) -> Callable[[], None]:
+    """Compile a model and return a function that trains one step and waits for it."""
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(1e-4), loss)
+    function = model.make_train_function()
+    batches = iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def step() -> None:
+        float(function(batches)["loss"])
+
+    for _ in range(2):
+        step()
+    return step
+
+
+def time_blocks(steps: dict[str, Callable[[], None]], *, blocks: int, length: int) -> dict[str, list[float]]:
+    """Return seconds per step of each, block by block, in an order that changes from block to block."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
+    for block in range(blocks):
+        shift = block % len(names)
+        for name in names[shift:] + names[:shift]:
+            begin = time.perf_counter()
+            for _ in range(length):
+                steps[name]()
+            seconds[name].append((time.perf_counter() - begin) / length)
+    return seconds
+
+
+def measure_steps(name: str, *, size: int, blocks: int, length: int) -> dict[str, Any]:
+    """Return the step ratios of one net."""
+    net = build_net(name, size)
+    rng = np.random.default_rng(0)
+    batch = (
+        rng.uniform(0, 255, (8, size, size, 3)).astype(np.float32),
+        rng.integers(0, 2, (8, size, size)).astype(np.uint8),
+    )
+    schedule = build_schedule("one_shot", 0.8, begin_step=FAR, end_step=2 * FAR, prunes=1)
+    models = {"dense": keras.models.clone_model(net)}
+    for method in METHODS:
+        controller = MaskController(net, None, criterion=method)
+        controller.schedule, controller.last_step = schedule, FAR  # evidence is gathered, no update comes
+        models[method] = controller.model
+    masked = controller.selection.masked
+    models["tfmot"] = build_tfmot(net, masked)
+    steps = {key: prepare(model, batch) for key, model in models.items()}
+    for method in METHODS:  # zeros where they would be in the middle of a training
+        models[method].controller.sparsity_at = {0: 0.8}
+        for layer in models[method].controller.layers:
+            layer.set_mask(layer.masked[0], rng.random(layer.mask.shape) > 0.8)
+    seconds = time_blocks(steps, blocks=blocks, length=length)
+    ratios = {
+        key: [mine / dense for mine, dense in zip(values, seconds["dense"], strict=True)]
+        for key, values in seconds.items()
+        if key != "dense"
+    }
+    return {
+        "net": name,
+        "parameters": int(net.count_params()),
+        "dense_step_ms": 1e3 * statistics.median(seconds["dense"]),
+        "ratio": {key: statistics.median(values) for key, values in ratios.items()},
+        "spread": {key: (min(values), max(values)) for key, values in ratios.items()},
+        "update": measure_update(net, masked, repeats=blocks),
+    }
+
+
+def measure_update(net: Any, masked: tuple[str, ...], *, repeats: int) -> dict[str, float]:
+    """Return the milliseconds of one mask update, ours (Adam's momentum included) and tfmot's, interleaved."""
+    from tensorflow_model_optimization.sparsity import keras as tfmot
+
+    controller = MaskController(net, build_schedule("one_shot", 0.8, begin_step=1, end_step=2, prunes=1))
+    optimizer = keras.optimizers.Adam()
+    optimizer.build(controller.model.trainable_variables)
+    theirs = build_tfmot(net, masked)
+    layers = [layer for layer in theirs.layers if hasattr(layer, "pruning_obj")]
+    for layer in layers:
+        layer.pruning_obj._pruning_schedule = tfmot.ConstantSparsity(0.8, 0, -1, 1)
+
+    @tf.function
+    def update_theirs() -> None:
+        for layer in layers:
+            layer.pruning_obj.conditional_mask_update()
+
+    update_theirs()
+    seconds = time_blocks(
+        {"ours": lambda: controller.update(1, optimizer), "tfmot": update_theirs}, blocks=repeats, length=1
+    )
+    speedups = [theirs / ours for ours, theirs in zip(seconds["ours"], seconds["tfmot"], strict=True)]
+    return {
+        "weights": sum(row.weights for row in controller.sparsity()),
+        "ours_ms": 1e3 * statistics.median(seconds["ours"]),
+        "tfmot_ms": 1e3 * statistics.median(seconds["tfmot"]),
+        "speedup": statistics.median(speedups),
+    }
+
+
+def main() -> None:
+    """Measure, print a table, and the figures as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="one net at 64x64, few blocks: under 45 s")
+    parser.add_argument("--blocks", type=int, default=11)
+    parser.add_argument("--length", type=int, default=3, help="steps in a block")
+    arguments = parser.parse_args()
+    names = ["plain_unet"] if arguments.quick else list(NETS)
+    size, blocks, length = (64, 7, 2) if arguments.quick else (128, arguments.blocks, arguments.length)
+    results = [measure_steps(name, size=size, blocks=blocks, length=length) for name in names]
+    print(f"{'net':18}{'method':12}{'step ratio':>11}{'lowest':>9}{'highest':>9}")
+    for result in results:
+        for method, ratio in result["ratio"].items():
+            low, high = result["spread"][method]
+            print(f"{result['net']:18}{method:12}{ratio:11.3f}{low:9.3f}{high:9.3f}")
+        update = result["update"]
+        print(
+            f"{result['net']:18}dense step {result['dense_step_ms']:.0f} ms; update of {update['weights']:,} weights: "
+            f"ours {update['ours_ms']:.1f} ms, tfmot {update['tfmot_ms']:.1f} ms ({update['speedup']:.1f}x)"
+        )
+    worst = {key: round(max(result["ratio"][key] for result in results), 4) for key in results[0]["ratio"]}
+    speedup = round(min(result["update"]["speedup"] for result in results), 2)
+    print(json.dumps({"step_ratio": worst, "update_speedup_over_tfmot": speedup, "nets": results}))
+
+
+if __name__ == "__main__":
+    main()
