@@ -84,7 +84,7 @@ def _harmless_reads(groups: ChannelGroups, constants: Constants, keep: np.ndarra
     graph, number = groups.graph, {id(slot): index for index, slot in enumerate(groups.slots)}
     harmless = {index: np.zeros(len(slot.labels), bool) for index, slot in enumerate(groups.slots)}
     seen: set[int] = set()
-    for _, node, _ in walk(graph.model):
+    for _, node in walk(graph.model):
         axes = reader_axes(node.layer)
         slot = graph.slots.get((id(axes[0]), axes[1] % len(axes[0].shape))) if axes else None
         if slot is None:
@@ -117,7 +117,7 @@ def _folds(layer: Any) -> bool:
 def _folded_biases(graph: ChannelGraph, constants: Constants, keep: np.ndarray) -> dict[int, np.ndarray]:
     """Return id of bias -> its value with the constants of removed channels added."""
     folded = {}
-    for _, node, _ in walk(graph.model):
+    for _, node in walk(graph.model):
         axes = reader_axes(node.layer)
         if axes is None or not _folds(node.layer):
             continue

@@ -99,10 +99,13 @@ class ChannelGraph:
     @cached_property
     def fingerprint(self) -> str:
         """A hash of layers, wiring and weight shapes: equal for checkpoints of one architecture."""
-        rows = [
-            [path, type(node.layer).__name__, [tuple(w.shape) for w in node.layer.weights], sources]
-            for path, node, sources in walk(self.model)
-        ]
+        numbers: dict[int, int] = {}
+        rows = []
+        for _, node in walk(self.model):
+            # Tensors are numbered as they are met: names that Keras made up differ from build to build.
+            read = [numbers.setdefault(id(tensor), len(numbers)) for tensor in node.keras_inputs]
+            made = [numbers.setdefault(id(tensor), len(numbers)) for tensor in tf.nest.flatten(node.outputs)]
+            rows.append([type(node.layer).__name__, [tuple(w.shape) for w in node.layer.weights], read, made])
         return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
 
@@ -214,12 +217,11 @@ def nodes_of(model: Any) -> Iterator[Any]:
                 yield node
 
 
-def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any, list[str]]]:
-    """Yield (path, node, names of the tensors it reads) for all calls, inside nested models too."""
+def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield (path, node) for all calls, those inside a nested model after the call of it."""
     for node in nodes_of(model):
         path = prefix + node.layer.name
-        histories = [tensor._keras_history for tensor in node.keras_inputs]
-        yield path, node, [f"{item.layer.name}:{item.node_index}:{item.tensor_index}" for item in histories]
+        yield path, node
         if is_graph(node.layer):
             yield from walk(node.layer, f"{path}/")
 

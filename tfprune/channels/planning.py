@@ -115,7 +115,7 @@ def _ratio_of(family: Family, selection: Selection) -> float | None:
 
 
 def _check_patterns(groups: ChannelGroups, selection: Selection) -> None:
-    layers = {path for path, _, _ in walk(groups.graph.model)}
+    layers = {path for path, _ in walk(groups.graph.model)}
     patterns = [*selection.include, *selection.exclude]
     patterns += selection.ratio if isinstance(selection.ratio, Mapping) else ()
     for pattern in patterns:
@@ -216,7 +216,7 @@ def _macs_by_layer(graph: ChannelGraph, keep: np.ndarray) -> dict[str, tuple[int
     except InputError:
         return {}
     macs: dict[str, tuple[int, int]] = {}
-    for path, node, _ in walk(graph.model):
+    for path, node in walk(graph.model):
         for kernel, positions in kernel_uses(node, shapes) or ():
             after = []
             for axis, size in enumerate(kernel.shape):

@@ -1,0 +1,86 @@
+"""Costs against numbers by hand and against TensorFlow's profiler."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.channels.topologies import TOPOLOGIES
+from tests.tiny import tiny_net
+from tfprune.channels import measure_cost
+from tfprune.errors import InputError
+from tfprune.keras import keras, quiet_stderr, tf
+
+layers = keras.layers
+
+
+def profiled_macs(model):
+    """Multiplications of convolutions and matrix products, by TensorFlow's own profiler."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    signature = [tf.TensorSpec((1, *tensor.shape[1:]), tensor.dtype) for tensor in model.inputs]
+    function = tf.function(lambda *values: model(list(values) if len(values) > 1 else values[0], training=False))
+    graph = convert_variables_to_constants_v2(function.get_concrete_function(*signature)).graph
+    profiler = tf.compat.v1.profiler
+    options = profiler.ProfileOptionBuilder(profiler.ProfileOptionBuilder.float_operation()).with_empty_output()
+    with quiet_stderr():
+        found = profiler.profile(graph, options=options.build())
+    kinds = {op.name: op.type for op in graph.get_operations()}
+    products = ("Conv2D", "DepthwiseConv2dNative", "MatMul", "BatchMatMulV2", "Conv2DBackpropInput")
+    total, waiting = 0, [found]
+    while waiting:
+        node = waiting.pop()
+        waiting += node.children
+        if kinds.get(node.name) in products:
+            total += node.float_ops
+    return total // 2
+
+
+@pytest.mark.parametrize("name", ["residual", "nested", "attention_ops", "aspp_resize", "grouped", "flatten_dense"])
+def test_macs_agree_with_the_profiler(name):
+    model = TOPOLOGIES[name]()
+    if name == "grouped":  # the profiler counts a grouped convolution as a full one
+        model = keras.Model(model.input, layers.SeparableConv2D(4, 3)(layers.DepthwiseConv2D(3)(model.input)))
+    assert measure_cost(model).macs == profiled_macs(model)
+
+
+def test_by_hand():
+    cost = measure_cost(tiny_net())
+    by_layer = {layer.layer: layer for layer in cost.layers}
+    assert by_layer["down_conv"].macs == 32 * 32 * 27 * 8
+    assert by_layer["middle_conv"].macs == 16 * 16 * 9 * 8 * 16
+    assert by_layer["last_conv"].macs == 32 * 32 * 9 * 24 * 8
+    assert by_layer["logits"].macs == 32 * 32 * 8 * 2
+    assert cost.macs == sum(layer.macs for layer in cost.layers)
+    assert cost.parameters == tiny_net().count_params() == sum(layer.parameters for layer in cost.layers)
+    assert (cost.weight_bytes_float32, cost.weight_bytes_int8) == (4 * cost.parameters, cost.parameters)
+
+
+def test_peak_of_activations_by_hand():
+    # when `join` runs, up (32*32*16), skip (32*32*8) and join (32*32*24) are alive
+    cost = measure_cost(tiny_net())
+    assert cost.peak_activation_bytes_int8 == 32 * 32 * 48
+    assert cost.peak_activation_bytes_float32 == 4 * 32 * 32 * 48
+
+
+def test_a_tensor_read_twice_is_not_written_over():
+    image = layers.Input((4, 4, 1))
+    x = layers.Conv2D(10, 1)(image)
+    once = keras.Model(image, layers.Conv2D(1, 1)(layers.ReLU()(x)))
+    twice = keras.Model(image, layers.Conv2D(1, 1)(layers.Add()([x, layers.ReLU()(x)])))
+    assert measure_cost(once).peak_activation_bytes_int8 == 16 * 11
+    assert measure_cost(twice).peak_activation_bytes_int8 == 16 * 30
+
+
+def test_shared_and_nested_layers():
+    model = TOPOLOGIES["siamese"]()
+    cost = measure_cost(model)
+    assert cost.parameters == model.count_params() == sum(layer.parameters for layer in cost.layers)
+    assert sum(layer.layer.startswith("encoder/") and layer.macs > 0 for layer in cost.layers) == 4
+
+
+def test_unknown_sizes():
+    model = TOPOLOGIES["dynamic_size"]()
+    with pytest.raises(InputError, match="give input_size"):
+        measure_cost(model)
+    small, large = measure_cost(model, input_size=(32, 32)), measure_cost(model, input_size=(64, 64))
+    assert large.macs == 4 * small.macs

@@ -1,0 +1,152 @@
+"""What the probes find out about ops, and that they are not fooled."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tfprune.channels import RULES, Selection, label_channels, remove_channels
+from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.probing import keeps_channels_apart
+from tfprune.keras import keras, tf
+
+layers = keras.layers
+
+
+def around(function, *, width=8, size=8):
+    """A net in which `function` of the first convolution is read by the second."""
+    image = layers.Input((size, size, 3))
+    x = layers.Lambda(function, name="op")(layers.Conv2D(width, 3, padding="same", name="first")(image))
+    return keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+
+
+def groups_of(function, **options):
+    """The number of groups that may go, and the sizes of their slices of the first convolution."""
+    groups = ChannelGroups(label_channels(around(function, **options)))
+    return [len(groups[i][0].indices) for i in range(len(groups))]
+
+
+APART = {
+    "relu": tf.nn.relu,
+    "of an affine map": lambda t: tf.nn.relu(2 * t - 1),
+    "resize to the same size": lambda t: tf.image.resize(t, (8, 8)),
+    "resize": lambda t: tf.image.resize(t, (5, 7)),
+    "flip of the image": lambda t: tf.reverse(t, axis=[1]),
+    "crop": lambda t: t[:, 1:-1, 1:-1],
+    "instance norm": lambda t: t - tf.reduce_mean(t, axis=[1, 2], keepdims=True),
+    "sum of squares": lambda t: tf.reduce_sum(t * t, -1, keepdims=True),
+    "shuffle": lambda t: tf.gather(t, [3, 1, 2, 0, 7, 6, 5, 4], axis=-1),
+    "crelu": lambda t: tf.concat([tf.nn.relu(t), tf.nn.relu(-t)], -1),
+}
+
+
+@pytest.mark.parametrize("name", APART)
+def test_channels_stay_apart(name):
+    assert groups_of(APART[name]) == [1] * 8
+    assert remove_channels(around(APART[name])).equality.holds
+
+
+def test_unread_channels_of_a_slice_may_go():
+    # three channels are read, the others by nobody: all eight may go, and one of the three must stay
+    model = around(lambda t: t[..., :3])
+    removal = remove_channels(model, Selection(ratio=0.9))
+    assert removal.model.get_layer("logits").kernel.shape[2] >= 1
+    assert removal.equality.holds
+
+
+def test_blocks_go_together():
+    assert groups_of(lambda t: tf.nn.depth_to_space(t, 2)) == [4, 4]
+    assert groups_of(lambda t: tf.nn.space_to_depth(t, 2)) == [1] * 8
+
+
+MIXED = {
+    "softmax": tf.nn.softmax,
+    "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),
+    "maximum over channels": lambda t: tf.reduce_max(t, -1, keepdims=True),
+    "centred": lambda t: t - tf.reduce_mean(t, -1, keepdims=True),
+    "cumulative sum": lambda t: tf.cumsum(t, axis=-1),
+    "relu of a slice": lambda t: tf.nn.relu(t[..., :6]),
+    "numbers of their own": lambda t: t * tf.range(8, dtype=tf.float32),
+    "sorted": lambda t: tf.sort(t, axis=-1),
+    "divided by the largest": lambda t: t / tf.reduce_max(tf.abs(t)),
+    "argmax": lambda t: tf.cast(tf.argmax(t, -1), tf.float32)[..., None],
+    "next channel": lambda t: t + tf.roll(t, 1, axis=-1),
+    "fixed width": lambda t: tf.reshape(t, [-1, 8, 8, 8]) * 1.0,
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_mixed_channels_are_frozen(name):
+    assert groups_of(MIXED[name]) == []
+
+
+def test_an_op_that_fools_the_probes_is_frozen_after_the_check():
+    """It behaves on the small numbers of the probes, and sorts channels on those of the net."""
+
+    def fooled(t):
+        return tf.where(tf.reduce_max(tf.abs(t)) > 50.0, tf.sort(t, axis=-1), t)
+
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", name="second")(layers.Lambda(fooled, name="op")(x))
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    model.get_layer("first").bias.assign(np.arange(8.0))
+    removal = remove_channels(model)
+    assert removal.plan.opaque == ("op",)
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 8
+    assert removal.model.get_layer("second").filters == 4
+
+
+def test_activations():
+    assert keeps_channels_apart(keras.activations.swish)
+    assert keeps_channels_apart(lambda x: x * 2)
+    assert not keeps_channels_apart(keras.activations.softmax)
+    assert not keeps_channels_apart(lambda x: x[:, ::-1])
+
+
+class Scale(layers.Layer):
+    """y = x * gamma."""
+
+    def build(self, shape):
+        self.gamma = self.add_weight(name="gamma", shape=shape[-1:], initializer="random_normal")
+
+    def call(self, inputs):
+        return inputs * self.gamma
+
+
+def test_a_rule_of_ones_own(monkeypatch):
+    def scale_rule(call):
+        labels = call.channels()
+        call.slot(call.layer.gamma, 0, labels, "thru")
+        return call.spread(labels)
+
+    image = layers.Input((8, 8, 3))
+    x = Scale(name="scale")(layers.Conv2D(8, 3, name="first")(image))
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    assert len(ChannelGroups(label_channels(model))) == 0
+    monkeypatch.setitem(RULES, Scale, scale_rule)
+    removal = remove_channels(model)
+    assert removal.model.get_layer("scale").gamma.shape == (4,)
+    assert removal.equality.holds
+
+
+def test_a_wrong_rule_is_found_out(monkeypatch):
+    from tfprune.channels.removal import NotExactError
+
+    def wrong_rule(call):
+        return call.spread(call.channels())
+
+    class Mixer(layers.Layer):
+        def call(self, inputs):
+            return tf.nn.softmax(inputs)
+
+        def get_config(self):
+            return super().get_config()
+
+    image = layers.Input((8, 8, 3))
+    x = Mixer(name="mixer")(layers.Conv2D(8, 3, name="first")(image))
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    monkeypatch.setitem(RULES, Mixer, wrong_rule)
+    with pytest.raises(NotExactError, match="differs from the masked original"):
+        remove_channels(model)
