@@ -76,6 +76,8 @@ def test_a_recipe_resolves_to_text_that_resolves_to_itself(recipe_file):
         ("name: small", "name: a/b", 'name is "a/b"'),
         ("pruning:", "fine_tuning:\n  epochs: 1\nprunin:", "prunin: unknown key; did you mean 'pruning'?"),
         ("training:", "training: [", "not valid YAML"),
+        ("architecture: {name: plain_unet, width: 8}\n", "", "there is training and no architecture; give both"),
+        ("  epochs: 2", "  epochs: 2\n  granularity: filters", "unknown granularity 'filters'; did you mean 'filter'"),
     ],
 )
 def test_one_readable_message_with_the_place(recipe_file, old, new, expected):

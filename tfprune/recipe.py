@@ -19,7 +19,7 @@ from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.errors import InputError, nearest, unknown_name
 from tfprune.export import HEADS, SCHEMES
-from tfprune.pruning import SCHEDULES
+from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
 from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -120,6 +120,16 @@ class Pruning(Training):
     criterion: str = Field("magnitude", json_schema_extra={"enum": list(CRITERIA)})
     final_sparsity: Sparsity = Field(description="fraction of zeros in the masked layers, 0-1")
     initial_sparsity: Sparsity = 0.0
+    granularity: str = Field("weight", json_schema_extra={"enum": list(GRANULARITIES)})
+    scope: str = Field("layer", json_schema_extra={"enum": list(SCOPES)})
+    normalize: bool = Field(False, description="global scope: divide a layer's scores by their norm first")
+    layer_sparsity: dict[str, Sparsity] = Field(
+        default={}, description="regular expression of layer names -> final sparsity of their own"
+    )
+    include: list[str] = Field(default=[], description="kinds or regular expressions; default: every layer")
+    exclude: list[str] = Field(
+        default=["head", "depthwise", "frozen"], description="kinds or regular expressions of layers left dense"
+    )
     prunes: Annotated[int, Field(ge=1)] = Field(16, description="mask updates from begin_epoch to end_epoch")
     begin_epoch: Annotated[int, Field(ge=0)] = 0
     end_epoch: Epochs | None = Field(None, description="the last prune comes at the end of this many epochs")
@@ -137,6 +147,18 @@ class Pruning(Training):
         if self.initial_sparsity > self.final_sparsity:
             raise ValueError(f"initial_sparsity {self.initial_sparsity} is above final_sparsity {self.final_sparsity}")
         return self
+
+
+class Channels(Training):
+    """Channels removed from the trained net, and epochs that win the accuracy back."""
+
+    ratio: Share = Field(description="fraction of the channels to remove")
+    criterion: str = Field("magnitude", json_schema_extra={"enum": list(CRITERIA)})
+    scope: str = Field("layer", json_schema_extra={"enum": list(SCOPES)})
+    multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
+    min_channels: Annotated[int, Field(ge=1)] = 1
+    include: list[str] = Field(default=["*"], description="patterns of layer names (* and ?)")
+    exclude: list[str] = Field(default=[], description="patterns of layer names (* and ?) that stay whole")
 
 
 class Export(Section):
@@ -164,14 +186,15 @@ class Recipe(Section):
     about: About = About()
     seed: int = 0
     data: Data
-    architecture: Architecture
+    architecture: Architecture | None = Field(None, description="without it the run starts from --model FILE")
     loss: str | dict[str, dict[str, Any]] | list[dict[str, Any]] = Field(
         "cross_entropy", description="a loss, {loss: {parameter: value}}, or a list of those with weights"
     )
     class_weights: list[float] | None = None
-    training: Training
+    training: Training | None = Field(None, description="of the dense net; belongs to architecture")
     pruning: Pruning | None = None
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")
+    channels: Channels | None = Field(None, description="after the stages before it; zeros are not kept then")
     export: Export = Export()
     verification: Verification = Verification()
 
@@ -179,6 +202,11 @@ class Recipe(Section):
     def _stages_belong_together(self) -> Recipe:
         if self.fine_tuning and not self.pruning:
             raise ValueError("fine_tuning follows pruning, and this recipe has no pruning section")
+        if bool(self.architecture) != bool(self.training):
+            there, absent = ("architecture", "training") if self.architecture else ("training", "architecture")
+            raise ValueError(
+                f"there is {there} and no {absent}; give both, or neither to start from a trained model (--model FILE)"
+            )
         return self
 
 
@@ -191,8 +219,14 @@ _TABLES: dict[str, Sequence[str]] = {
     "pruning.learning_rate_schedule": LEARNING_RATE_SCHEDULES,
     "pruning.schedule": SCHEDULES,
     "pruning.criterion": tuple(CRITERIA),
+    "pruning.granularity": GRANULARITIES,
+    "pruning.scope": SCOPES,
     "fine_tuning.optimizer": OPTIMIZERS,
     "fine_tuning.learning_rate_schedule": LEARNING_RATE_SCHEDULES,
+    "channels.optimizer": OPTIMIZERS,
+    "channels.learning_rate_schedule": LEARNING_RATE_SCHEDULES,
+    "channels.criterion": tuple(CRITERIA),
+    "channels.scope": SCOPES,
     "export.schemes": SCHEMES,
     "export.head": HEADS,
 }
@@ -234,8 +268,8 @@ def load_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         raise InputError(f"recipe {path} is not valid YAML: {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"recipe {path} is not a mapping of sections (name, data, architecture, training, ...)")
-    for override in overrides:
-        _override(content, override)
+    for setting in overrides:
+        override(content, setting)
     return check_recipe(content, where=str(path), node=node)
 
 
@@ -278,7 +312,12 @@ def recipe_difference(old: str, new: str) -> str:
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
 
-def _override(content: dict[str, Any], setting: str) -> None:
+def override(content: dict[str, Any], setting: str) -> None:
+    """Apply one `section.key=value` setting, the value as YAML, to the mapping of a recipe.
+
+    Raises:
+        InputError: when the setting is not of that form.
+    """
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise InputError(f"--set {setting}: write it as section.key=value, such as training.epochs=5")

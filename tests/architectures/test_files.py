@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_net
-from tfprune.architectures.files import load_model
+from tfprune.architectures.files import as_pixels_to_logits, load_model
 from tfprune.errors import InputError
 from tfprune.keras import keras
 
@@ -53,3 +53,30 @@ def test_wrong_paths_are_named(tmp_path, name, text):
     (tmp_path / "m.onnx").write_bytes(b"")
     with pytest.raises(InputError, match=text):
         load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("ending", ["activation", "layer", "softmax", "none"])
+def test_a_model_of_probabilities_becomes_one_of_logits(ending):
+    logits = tiny_net()
+    x = {
+        "activation": lambda: keras.layers.Activation("softmax")(logits.output),
+        "softmax": lambda: keras.layers.Softmax()(logits.output),
+        "layer": lambda: keras.layers.Conv2D(2, 1, activation="sigmoid", name="head")(logits.layers[-2].output),
+        "none": lambda: logits.output,
+    }[ending]()
+    model = keras.Model(logits.input, x)
+    if ending == "layer":
+        model.get_layer("head").set_weights(logits.get_layer("logits").get_weights())
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+    plain = as_pixels_to_logits(model)
+    np.testing.assert_allclose(plain(pixels), logits(pixels), rtol=1e-5, atol=1e-5)
+    raw = as_pixels_to_logits(model, scale=2.0, offset=(1.0, 0.0, -1.0))
+    expected = logits(pixels * 2 + np.array([1, 0, -1], np.float32))
+    np.testing.assert_allclose(raw(pixels), expected, rtol=1e-4, atol=1e-4)
+    assert raw.input_shape == (None, 32, 32, 3)
+
+
+def test_a_model_that_is_no_segmentation_model_is_refused():
+    image = keras.Input((8, 8, 3))
+    with pytest.raises(InputError, match="one map"):
+        as_pixels_to_logits(keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)))

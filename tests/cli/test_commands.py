@@ -54,6 +54,35 @@ def test_export_writes_the_file_the_run_wrote(finished, tmp_path):
     assert out.read_bytes() == (finished / "models" / "pruned_int8.tflite").read_bytes()
 
 
+def test_prune_starts_from_a_trained_model(finished, tmp_path):
+    options = ("--data", finished / "data", "--epochs", "1", "--fine-tune-epochs", "1", "--prunes", "2")
+    options += ("--sparsity", "0.5", "--granularity", "filter", "--out", tmp_path, "--set", "export.schemes=[float32]")
+    result = tfprune("prune", finished / "models" / "dense.keras", *options, "--set", "verification.latency_runs=3")
+    assert result.returncode == 0, result.stderr
+    run = tmp_path / "dense_pruned"
+    sparsity = json.loads((run / "records" / "sparsity.json").read_text())
+    assert sparsity["wrapped_sparsity"] == 0.5
+    dense, pruned = json.loads((run / "records" / "verification.json").read_text())["rows"]
+    assert dense["footprint"]["file_bytes"] == (finished / "models" / "dense_float32.tflite").stat().st_size
+    assert pruned["footprint"]["nonzero_parameters"] < 0.6 * dense["footprint"]["nonzero_parameters"]
+
+
+def test_shrink_plans_removes_and_replays(finished, tmp_path):
+    model = finished / "models" / "dense.keras"
+    dry = tfprune("shrink", model, "--ratio", "0.5", "--dry-run")
+    assert dry.returncode == 0 and "MACs" in dry.stdout and "removed" in dry.stdout, dry.stderr
+    first = tfprune("shrink", model, "--ratio", "0.5", "--out", tmp_path / "small.keras", "--multiple-of", "1")
+    assert first.returncode == 0 and "parameters" in first.stdout, first.stderr
+    again = tfprune("shrink", model, "--plan", tmp_path / "small.plan.json", "--out", tmp_path / "again.keras")
+    assert again.returncode == 0, again.stderr
+    from tfprune.architectures.files import load_model
+
+    small, same = load_model(tmp_path / "small.keras"), load_model(tmp_path / "again.keras")
+    assert small.count_params() < 0.5 * load_model(model).count_params()
+    for ours, theirs in zip(small.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
 def test_data_check_tells_and_leaves_with_1_on_a_finding(finished, tmp_path):
     clean = tfprune("data", "check", finished / "data")
     assert clean.returncode == 0 and "no findings" in clean.stdout and "corrosion" in clean.stdout
@@ -83,6 +112,8 @@ def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
         (("export", "none.keras"), "none.keras does not exist"),
         (("verify", "none.tflite", "--data", "."), "none.tflite"),
         (("predict", "none.tflite", "none.png"), "none.tflite"),
+        (("shrink", "none.keras"), "give either --ratio FRACTION or --plan FILE"),
+        (("run", "demo", "--model", "m.keras"), "drop one of them"),
         (("data", "check", "nowhere"), "nowhere"),
         (("report", "nowhere"), "nowhere"),
     ],

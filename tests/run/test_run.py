@@ -36,13 +36,16 @@ def test_the_record_judges_every_file_on_the_whole_test_split(finished):
         ("dense", "int8"),
         ("pruned", "float32"),
         ("pruned", "int8"),
+        ("shrunk", "float32"),
+        ("shrunk", "int8"),
     ]
     for row in record["rows"]:
         assert row["footprint"]["file_bytes"] == (finished / row["file"]).stat().st_size
         # A net of two epochs has hardly a margin between its classes for int8 to keep.
         assert row["agreement"]["equal_ratio"] > (0.999 if row["scheme"] == "float32" else 0.8)
         assert 0 <= row["scores"]["mean_iou"] <= 1 and row["latency"]["median_ms"] > 0
-    dense, pruned = (record["rows"][index]["footprint"] for index in (0, 2))
+    dense, pruned, shrunk = (record["rows"][index]["footprint"] for index in (0, 2, 4))
+    assert shrunk["macs"] < 0.4 * dense["macs"] and shrunk["file_bytes"] < 0.5 * dense["file_bytes"]
     assert pruned["parameters"] == dense["parameters"] and pruned["macs"] == dense["macs"]
     assert pruned["nonzero_parameters"] < 0.6 * dense["nonzero_parameters"]
     assert pruned["gzip_bytes"] < dense["gzip_bytes"]
@@ -77,7 +80,7 @@ def test_another_recipe_in_the_same_folder_is_refused(finished):
 
 
 @pytest.mark.parametrize(
-    "stage", [pytest.param("train", marks=pytest.mark.slow), "prune", pytest.param("fine_tune", marks=pytest.mark.slow)]
+    "stage", ["prune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "fine_tune", "channels"))]
 )
 def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path, tmp_path, stage):
     command = [sys.executable, "-m", "tfprune", "run", str(recipe_path), "--out", str(tmp_path / "runs")]
@@ -91,7 +94,7 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path,
     process.wait()
     assert state.exists() and not (folder / "report.html").exists()
     subprocess.run(command, check=True, capture_output=True)
-    for name in ("dense_float32", "dense_int8", "pruned_float32", "pruned_int8"):
+    for name in ("dense_float32", "dense_int8", "pruned_float32", "pruned_int8", "shrunk_float32", "shrunk_int8"):
         ours, theirs = (place / "models" / f"{name}.tflite" for place in (folder, finished))
         assert ours.read_bytes() == theirs.read_bytes(), name
     ours, theirs = (read_json(place / "records" / "verification.json")["rows"] for place in (folder, finished))
@@ -117,10 +120,10 @@ def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
             tmp_path / str(seed), classes=2, counts={"train": 4, "val": 2, "test": 2}, size=(32, 32), seed=seed
         )
     run = tmp_path / "run"
-    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", run))
-    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", run))
+    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", None, run))
+    claim_folder(run, recipe, load_inputs(recipe, tmp_path / "0", None, run))
     with pytest.raises(InputError, match="started on other data"):
-        claim_folder(run, recipe, load_inputs(recipe, tmp_path / "1", run))
+        claim_folder(run, recipe, load_inputs(recipe, tmp_path / "1", None, run))
 
 
 @pytest.mark.parametrize(
@@ -135,6 +138,7 @@ def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
         ({"pruning.prunes": 50}, "pruning: .*50 prunes do not fit into the 4 training steps"),
         ({"training.optimizer_options": {"momentun": 0.5}}, "training: .*momentun"),
         ({"pruning.min_weights": 10**7}, "pruning: .*no layer to mask"),
+        ({"channels.include": ["nothing*"]}, "channels: .*nothing"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, tiny_recipe, change, text):

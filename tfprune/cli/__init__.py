@@ -11,6 +11,7 @@ import click
 from tfprune import __version__
 from tfprune.cli.data import data
 from tfprune.cli.files import export, predict, verify
+from tfprune.cli.models import prune, shrink
 from tfprune.cli.runs import demo, list_kind, recipe, report, run
 from tfprune.errors import FindingError, TfpruneError
 
@@ -27,7 +28,7 @@ def commands() -> None:
     """
 
 
-for command in (demo, run, data, export, verify, predict, report, recipe, list_kind):
+for command in (demo, run, data, prune, shrink, export, verify, predict, report, recipe, list_kind):
     commands.add_command(command)
 
 

@@ -19,21 +19,26 @@ def demo(out: Path) -> None:
     Takes about five minutes on two cores and needs no data. It is the shipped
     recipe 'demo': `tfprune run demo` is the same.
     """
-    _run("demo", None, out, ())
+    from tfprune.recipe import load_recipe
+
+    start_run(load_recipe("demo"), out)
 
 
 @click.command()
 @click.argument("recipe_file", metavar="RECIPE")
 @click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
+@click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
 @_OUT
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as training.epochs=5.")
-def run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ...]) -> None:
+def run(recipe_file: str, data: str | None, model: str | None, out: Path, overrides: tuple[str, ...]) -> None:
     """Run RECIPE from data to verified .tflite files.
 
     RECIPE is a YAML file, or the name of a shipped one. A run that was stopped
     goes on from its last finished epoch when the same command is given again.
     """
-    _run(recipe_file, data, out, overrides)
+    from tfprune.recipe import load_recipe
+
+    start_run(load_recipe(recipe_file, overrides), out, data=data, model=model)
 
 
 @click.command()
@@ -99,6 +104,8 @@ def _kinds() -> dict[str, Any]:
         "optimizers": lambda: training.OPTIMIZERS,
         "learning-rate-schedules": lambda: training.LEARNING_RATE_SCHEDULES,
         "schedules": lambda: pruning.SCHEDULES,
+        "granularities": lambda: pruning.GRANULARITIES,
+        "scopes": lambda: pruning.SCOPES,
         "criteria": lambda: criteria.CRITERIA,
         "schemes": lambda: [f"{name:14} {scheme.summary}" for name, scheme in export.SCHEMES.items()],
         "heads": lambda: [f"{name:14} {meaning}" for name, meaning in export.HEADS.items()],
@@ -119,12 +126,10 @@ def _shipped_recipes() -> list[str]:
     return [f"{item.name}: {item.about.cost}\n    {item.about.purpose}" for item in loaded]
 
 
-def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ...]) -> None:
+def start_run(loaded: Any, out: Path, *, data: str | None = None, model: str | None = None) -> None:
+    """Run a checked recipe with its progress on the terminal, and print what came of it."""
     from rich.console import Console
 
-    from tfprune.recipe import load_recipe
-
-    loaded = load_recipe(recipe_file, overrides)
     console = Console(highlight=False)
     if data is not None and not Path(data).is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
@@ -136,6 +141,7 @@ def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ..
     if is_done(out / loaded.name):
         console.print("done before; showing its results (delete the folder to run it again)")
     sections = {"train": loaded.training, "prune": loaded.pruning, "fine_tune": loaded.fine_tuning}
+    sections["channels"] = loaded.channels
     with console.status("starting") as status:
 
         def say(text: str) -> None:
@@ -148,7 +154,7 @@ def _run(recipe_file: str, data: str | None, out: Path, overrides: tuple[str, ..
             status.update(f"{stage}: epoch {min(len(rows) + 1, epochs)} of {epochs}")
 
         try:
-            folder = run_recipe(loaded, data=data, out=out, say=say, progress=progress)
+            folder = run_recipe(loaded, data=data, model=model, out=out, say=say, progress=progress)
         except KeyboardInterrupt:
             click.echo("the same command goes on from the last finished epoch", err=True)
             raise

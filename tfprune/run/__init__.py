@@ -24,6 +24,7 @@ from tfprune.report.page import write_report
 from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model
 from tfprune.run.inputs import (
     Inputs,
+    Plans,
     build_dense,
     build_recipe_augmentation,
     build_recipe_loss,
@@ -41,6 +42,7 @@ def run_recipe(
     recipe: Recipe,
     *,
     data: str | Path | None = None,
+    model: str | Path | None = None,
     out: str | Path = "runs",
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
@@ -50,6 +52,7 @@ def run_recipe(
     Args:
         recipe: a checked recipe (`tfprune.recipe.load_recipe`).
         data: the folder of the data; not needed for a generated set.
+        model: the trained Keras model that a recipe without architecture starts from.
         out: the folder in which the run folder `recipe.name` lies.
         say: called with one line of text at each step.
         progress: called as `progress(stage, rows)` after each epoch.
@@ -63,18 +66,26 @@ def run_recipe(
         return folder
     set_determinism(recipe.seed)
     say("reading data")
-    inputs, dense, build_controller = prepare(recipe, data, folder)
-    claim_folder(folder, recipe, inputs)
+    inputs, dense, plans = prepare(recipe, data, model, folder)
+    claim_folder(folder, recipe, inputs, model)
 
-    stages = [train_stage(recipe, "train", recipe.training, dense, inputs, folder, progress=progress)]
+    variants, stages = {"dense": dense}, []
+    run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
+    if recipe.training is not None:
+        stages.append(run_stage("train", recipe.training, dense))
     save_model(dense, folder / "models" / "dense.keras")
-    variants = {"dense": dense}
-    if build_controller is not None:
-        controller = build_controller(dense)
-        stages += prune_stages(recipe, controller, inputs, folder, progress)
+    if plans.controller is not None:
+        controller = plans.controller(dense)
+        stages += prune_stages(recipe, controller, inputs, run_stage)
         variants["pruned"] = controller.strip()
         save_model(variants["pruned"], folder / "models" / "pruned.keras")
         write_sparsity(folder, recipe, controller, stages)
+    if plans.removal is not None:
+        removal = plans.removal(variants.get("pruned", dense))
+        removal.plan.save(folder / "records" / "channels.json")
+        stages.append(run_stage("channels", recipe.channels, removal.model))
+        variants["shrunk"] = removal.model
+        save_model(removal.model, folder / "models" / "shrunk.keras")
     say("exporting")
     files = export_variants(recipe, variants, inputs, folder)
     say("verifying the exported files on the test split")
@@ -84,16 +95,18 @@ def run_recipe(
     return folder
 
 
-def prepare(recipe: Recipe, data: str | Path | None, folder: Path) -> tuple[Inputs, Any, Any]:
-    """Return inputs, the untrained net and the builder of the mask controller; leave nothing behind on an error."""
-    is_new = not folder.exists()
+def prepare(
+    recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path
+) -> tuple[Inputs, Any, Plans]:
+    """Return inputs, the dense net and the plans of the later stages; leave nothing behind on an error."""
+    is_new, is_first = not folder.exists(), not folder.parent.exists()
     try:
-        inputs = load_inputs(recipe, data, folder)
-        dense = build_dense(recipe, inputs)
+        inputs = load_inputs(recipe, data, model, folder)
+        dense = build_dense(recipe, inputs, model)
         return inputs, dense, check_stages(recipe, inputs, dense)
     except InputError:
         if is_new:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder.parent if is_first else folder, ignore_errors=True)
         raise
 
 
@@ -143,17 +156,18 @@ def train_stage(
 
 
 def prune_stages(
-    recipe: Recipe, controller: MaskController, inputs: Inputs, folder: Path, progress: Progress | None
+    recipe: Recipe, controller: MaskController, inputs: Inputs, run_stage: Callable[..., StageResult]
 ) -> list[StageResult]:
     """Ramp the masks up, take the batch-norm statistics anew, then fine-tune at fixed masks."""
-    section = recipe.pruning
-    ramp_end = (section.end_epoch or section.epochs) - 1
-    run = partial(train_stage, recipe, inputs=inputs, folder=folder, model=controller.model, progress=progress)
-    stages = [run("prune", section, callbacks=[controller.callback()], best_from_epoch=ramp_end)]
-    train = evaluation_batches(inputs.arrays["train"], batch_size=recipe.data.batch_size)
-    reestimate_batch_norm(controller.model, train)
+    train = inputs.arrays["train"]
+    ramp_end = -(-controller.last_step // steps_per_epoch(len(train), recipe.data.batch_size))
+    callbacks = [controller.callback()]
+    stages = [
+        run_stage("prune", recipe.pruning, controller.model, callbacks=callbacks, best_from_epoch=max(ramp_end - 1, 0))
+    ]
+    reestimate_batch_norm(controller.model, evaluation_batches(train, batch_size=recipe.data.batch_size))
     if recipe.fine_tuning is not None:
-        stages.append(run("fine_tune", recipe.fine_tuning))
+        stages.append(run_stage("fine_tune", recipe.fine_tuning, controller.model))
     return stages
 
 

@@ -43,27 +43,27 @@ def check_folder_is_ours(folder: Path, recipe: Recipe) -> None:
         )
 
 
-def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs) -> None:
+def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs, model: str | Path | None = None) -> None:
     """Write what identifies the run, or check it against an earlier start.
 
     Raises:
-        InputError: when the run was started on other pictures.
+        InputError: when the run was started on other pictures or another model.
     """
     write_text(folder / "recipe.yaml", recipe_text(recipe))
-    description = describe_set(inputs.dataset, inputs.arrays) | {"fingerprint": fingerprint(inputs)}
+    description = describe_set(inputs.dataset, inputs.arrays) | {"fingerprint": fingerprint(inputs, model)}
     kept = folder / "data.json"
     if kept.exists() and read_json(kept)["fingerprint"] != description["fingerprint"]:
         raise InputError(
-            f"{folder} was started on other data than --data holds now (its pictures or masks differ). "
+            f"{folder} was started on other data or another model than now (pictures, masks or weights differ). "
             "Choose another --out, or delete the folder."
         )
     write_json(kept, description)
     write_json(folder / "environment.json", environment_record())
 
 
-def fingerprint(inputs: Inputs) -> str:
-    """Return a hash of all pictures and masks as the net sees them."""
-    digest = hashlib.sha256()
+def fingerprint(inputs: Inputs, model: str | Path | None = None) -> str:
+    """Return a hash of all pictures and masks as the net sees them, and of the model file that is given."""
+    digest = hashlib.sha256(Path(model).read_bytes() if model is not None else b"")
     for split in ("train", "val", "test"):
         arrays = inputs.arrays[split]
         digest.update(repr((split, arrays.stems, arrays.images.shape)).encode())

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tfprune.architectures import build_model
+from tfprune.architectures.files import as_pixels_to_logits, load_model
+from tfprune.channels import Removal, Selection, remove_channels
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.data.arrays import SegmentationArrays, load_arrays
 from tfprune.data.augmentation import build_augmentation
-from tfprune.data.pipeline import steps_per_epoch
+from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.data.sets import SegmentationSet, open_set
 from tfprune.errors import InputError, located
 from tfprune.objectives.losses import build_loss
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import select_layers
-from tfprune.recipe import Recipe, Training
+from tfprune.recipe import Pruning, Recipe, Training
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 
 
@@ -31,13 +34,17 @@ class Inputs:
     arrays: dict[str, SegmentationArrays]
 
 
-def load_inputs(recipe: Recipe, data: str | Path | None, folder: Path) -> Inputs:
+def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path) -> Inputs:
     """Open the set and read all its pictures at the net's size.
 
     Raises:
-        InputError: when the data and the recipe do not fit together.
+        InputError: when the recipe does not go with what is given, or with the data.
     """
     section = recipe.data
+    if recipe.architecture is None and model is None:
+        raise InputError("this recipe starts from a trained model: give it with --model FILE")
+    if recipe.architecture is not None and model is not None:
+        raise InputError("--model is given, and the recipe builds its own (architecture); drop one of them")
     if section.generate is not None:
         if data is not None:
             raise InputError("--data is given, and the recipe draws its own data (data.generate); drop one of them")
@@ -73,53 +80,114 @@ def load_inputs(recipe: Recipe, data: str | Path | None, folder: Path) -> Inputs
     return Inputs(dataset, arrays)
 
 
-def build_dense(recipe: Recipe, inputs: Inputs) -> Any:
-    """Build the untrained net of a recipe."""
-    classes = len(inputs.dataset.classes.names)
-    if recipe.architecture.head == "sigmoid" and classes != 2:
+def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None) -> Any:
+    """Build the untrained net of a recipe, or load the trained one that it starts from.
+
+    Raises:
+        InputError: when recipe, data and model do not fit together.
+    """
+    names = inputs.dataset.classes.names
+    if model is not None:
+        return _given_model(model, recipe, inputs)
+    if recipe.architecture.head == "sigmoid" and len(names) != 2:
         raise InputError(
-            f"architecture.head: sigmoid gives one output for two classes, and the set has {classes} "
-            f"({', '.join(inputs.dataset.classes.names)}); use softmax"
+            f"architecture.head: sigmoid gives one output for two classes, and the set has {len(names)} "
+            f"({', '.join(names)}); use softmax"
         )
     with located("architecture"):
         return build_model(
             recipe.architecture.name,
             input_size=tuple(recipe.data.size),
             channels=inputs.dataset.channels,
-            outputs=1 if recipe.architecture.head == "sigmoid" else classes,
+            outputs=1 if recipe.architecture.head == "sigmoid" else len(names),
             seed=recipe.seed,
             **recipe.architecture.options,
         )
 
 
-def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Callable[[Any], MaskController] | None:
-    """Build everything that could fail later, and return the builder of the mask controller.
+def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs) -> Any:
+    model = as_pixels_to_logits(load_model(path))
+    names, size = inputs.dataset.classes.names, (*recipe.data.size, inputs.dataset.channels)
+    taken, outputs = model.input_shape[1:], model.output_shape[-1]
+    if any(ours not in (None, theirs) for ours, theirs in zip(taken, size, strict=True)):
+        raise InputError(f"{path} takes pictures (H, W, C) of {taken}, and the recipe and the data give {size}")
+    if outputs != len(names) and not (outputs == 1 and len(names) == 2):
+        raise InputError(f"{path} has {outputs} outputs, and the data has {len(names)} classes: {', '.join(names)}")
+    return model
+
+
+@dataclass(frozen=True)
+class Plans:
+    """What the later stages will do with the dense net; None where the recipe has no such stage."""
+
+    controller: Callable[[Any], MaskController] | None
+    removal: Callable[[Any], Removal] | None
+
+
+def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
+    """Build everything that could fail later, and return how the later stages are built.
 
     Raises:
-        InputError: when loss, optimizer, augmentation or pruning schedule cannot be built.
+        InputError: when loss, optimizer, augmentation, pruning or channel removal cannot be built.
     """
     steps = steps_per_epoch(len(inputs.arrays["train"]), recipe.data.batch_size)
     build_recipe_loss(recipe, inputs)
     build_recipe_augmentation(recipe, inputs)
-    for name in ("training", "pruning", "fine_tuning"):
+    for name in ("training", "pruning", "fine_tuning", "channels"):
         section = getattr(recipe, name)
         if section is not None:
             with located(name):
                 stage_optimizer(section, steps)
-    if recipe.pruning is None:
-        return None
-    section = recipe.pruning
-    with located("pruning"):
-        schedule = build_schedule(
-            section.schedule,
-            section.final_sparsity,
-            begin_step=section.begin_epoch * steps,
-            end_step=(section.end_epoch or section.epochs) * steps,
-            prunes=section.prunes,
-            initial_sparsity=section.initial_sparsity,
-        )
-        selection = select_layers(model, min_weights=section.min_weights)
-    return lambda dense: MaskController(dense, schedule, criterion=CRITERIA[section.criterion], selection=selection)
+    controller = removal = None
+    if recipe.pruning is not None:
+        controller = partial(_mask, recipe.pruning, steps)
+        with located("pruning"):
+            controller(model)
+    if recipe.channels is not None:
+        removal = partial(_remove, recipe, inputs)
+        with located("channels"):
+            removal(model, check=False)
+    return Plans(controller, removal)
+
+
+def _mask(section: Pruning, steps: int, model: Any) -> MaskController:
+    schedule = build_schedule(
+        section.schedule,
+        section.final_sparsity,
+        begin_step=section.begin_epoch * steps,
+        end_step=(section.end_epoch or section.epochs) * steps,
+        prunes=section.prunes,
+        initial_sparsity=section.initial_sparsity,
+    )
+    return MaskController(
+        model,
+        schedule,
+        criterion=section.criterion,
+        selection=select_layers(
+            model, min_weights=section.min_weights, include=section.include, exclude=section.exclude
+        ),
+        granularity=section.granularity,
+        scope=section.scope,
+        normalize=section.normalize,
+        layer_sparsity=section.layer_sparsity,
+    )
+
+
+def _remove(recipe: Recipe, inputs: Inputs, model: Any, *, check: bool = True) -> Removal:
+    section = recipe.channels
+    selection = Selection(
+        ratio=section.ratio,
+        scope=section.scope,
+        multiple_of=section.multiple_of,
+        min_channels=section.min_channels,
+        include=section.include,
+        exclude=section.exclude,
+    )
+    batches = loss = None
+    if getattr(CRITERIA[section.criterion], "gathers", None):
+        batches = evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size)
+        loss = build_recipe_loss(recipe, inputs)
+    return remove_channels(model, selection, criterion=section.criterion, batches=batches, loss=loss, check=check)
 
 
 def build_recipe_loss(recipe: Recipe, inputs: Inputs) -> Any:

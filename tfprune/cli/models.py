@@ -1,0 +1,105 @@
+"""Commands that make a trained Keras model smaller: prune, shrink."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+_DIR = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("model", type=_FILE)
+@click.option("--data", required=True, type=_DIR, help="Folder of the pictures and masks.")
+@click.option("--sparsity", default=0.8, show_default=True, type=click.FloatRange(0, 1, max_open=True))
+@click.option("--epochs", default=8, show_default=True, type=click.IntRange(1), help="Epochs of the ramp.")
+@click.option("--fine-tune-epochs", default=12, show_default=True, type=click.IntRange(0))
+@click.option("--prunes", default=16, show_default=True, type=click.IntRange(1), help="Mask updates in the ramp.")
+@click.option("--schedule", default="polynomial", show_default=True, help="See `tfprune list schedules`.")
+@click.option("--criterion", default="magnitude", show_default=True, help="See `tfprune list criteria`.")
+@click.option("--granularity", default="weight", show_default=True, help="See `tfprune list granularities`.")
+@click.option("--scope", default="layer", show_default=True, help="See `tfprune list scopes`.")
+@click.option("--learning-rate", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True))
+@click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
+@click.option("--out", default="runs", show_default=True, type=_DIR)
+@click.option("--name", help="Name of the run folder; default: MODEL's, with _pruned.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other key of a recipe.")
+def prune(model: Path, data: Path, out: Path, name: str | None, overrides: tuple[str, ...], **options: Any) -> None:
+    """Prune a trained Keras MODEL with masks and verify the files.
+
+    MODEL takes pixels 0..255. It ends in logits, a softmax or a sigmoid. The
+    result is a run folder as that of `tfprune run`, with the recipe in it.
+    """
+    from tfprune.architectures.files import load_model
+    from tfprune.cli.runs import start_run
+    from tfprune.recipe import check_recipe, override
+
+    height, width = load_model(model).input_shape[1:3]
+    rate = {"learning_rate": options["learning_rate"]}
+    ramp = {key: options[key] for key in ("epochs", "prunes", "schedule", "criterion", "granularity", "scope")}
+    content: dict[str, Any] = {
+        "name": name or f"{model.stem}_pruned",
+        "data": {"size": [height or 256, width or 256], "batch_size": options["batch_size"]},
+        "loss": [{"cross_entropy": {}}, {"dice": {}}],
+        "pruning": {"final_sparsity": options["sparsity"], "learning_rate_schedule": "constant", **rate, **ramp},
+    }
+    if options["fine_tune_epochs"]:
+        content["fine_tuning"] = {"epochs": options["fine_tune_epochs"], **rate}
+    for setting in overrides:
+        override(content, setting)
+    start_run(check_recipe(content, where="prune"), out, data=str(data), model=str(model))
+
+
+@click.command()
+@click.argument("model", type=_FILE)
+@click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Fraction to remove.")
+@click.option("--plan", "plan_file", type=_FILE, help="Follow a plan written before, perhaps edited since.")
+@click.option("--criterion", default="magnitude", show_default=True, help="See `tfprune list criteria`.")
+@click.option("--scope", default="layer", show_default=True, help="layer: from every layer; global: one ranking.")
+@click.option("--multiple-of", default=8, show_default=True, type=click.IntRange(1), help="Widths layers are to have.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole (* and ?).")
+@click.option("--dry-run", is_flag=True, help="Print what would go, and write nothing.")
+@click.option("--out", type=_FILE, help="The .keras to write; default: MODEL's name with _shrunk.")
+def shrink(
+    model: Path,
+    ratio: float | None,
+    plan_file: Path | None,
+    criterion: str,
+    scope: str,
+    multiple_of: int,
+    exclude: tuple[str, ...],
+    dry_run: bool,
+    out: Path | None,
+) -> None:
+    """Remove channels from a Keras MODEL, without training.
+
+    Writes the smaller model, checked against the masked original, and the plan
+    as JSON beside it. Fine-tune it afterwards: the accuracy falls at first.
+    """
+    from tfprune.architectures.files import load_model
+    from tfprune.channels import Plan, Selection, apply_plan, plan_channels, remove_channels
+    from tfprune.errors import InputError
+    from tfprune.records import atomic_path
+
+    if (ratio is None) == (plan_file is None):
+        raise InputError("give either --ratio FRACTION or --plan FILE")
+    loaded = load_model(model)
+    selection = Selection(ratio=ratio or 0.0, scope=scope, multiple_of=multiple_of, exclude=exclude)
+    if dry_run:
+        click.echo(str(Plan.load(plan_file) if plan_file else plan_channels(loaded, selection, criterion=criterion)))
+        return
+    if plan_file:
+        removal = apply_plan(loaded, Plan.load(plan_file))
+    else:
+        removal = remove_channels(loaded, selection, criterion=criterion)
+    click.echo(str(removal.plan))
+    written = out or model.with_name(f"{model.stem}_shrunk.keras")
+    with atomic_path(written) as temporary:
+        removal.model.save(temporary)
+    removal.plan.save(written.with_suffix(".plan.json"))
+    before, after = loaded.count_params(), removal.model.count_params()
+    click.echo(f"{written}: {before:,} -> {after:,} parameters")
+    click.echo(f"outputs differ from the masked original by {removal.equality.difference:.1e} of their scale")
