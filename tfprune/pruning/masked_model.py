@@ -34,9 +34,10 @@ class MaskedModel(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Return Keras' training function, followed by the mask update when one is due."""
-        taps = bool(self.controller and self.controller.taps)
-        is_open = taps and int(self.mask_step.numpy()) < self.controller.last_step
-        object.__setattr__(self, "_gathers", is_open)
+        if self.controller is None:  # a clone by Keras, or what tfmot's strip_pruning leaves
+            return super().make_train_function(force)
+        is_open = int(self.mask_step.numpy()) < self.controller.last_step
+        object.__setattr__(self, "_gathers", is_open and bool(self.controller.taps))
         function = super().make_train_function(force)
         if not isinstance(function, _TrainAndMask):
             function = self.train_function = _TrainAndMask(function, self)

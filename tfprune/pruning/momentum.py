@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 
 _STILL = (
     keras.optimizers.SGD,
@@ -38,7 +38,7 @@ def stop_momentum(optimizer: Any, variable: Any, mask: np.ndarray) -> None:
     for name in ("_momentums", "momentums", "_m", "_model_variables_moving_average"):
         slots = getattr(inner, name, None)
         if slots:
-            slots[index].assign(slots[index].numpy() * mask.astype(np.float32))
+            slots[index].assign(np.asarray(tf.convert_to_tensor(slots[index])) * mask)
 
 
 def _inner(optimizer: Any) -> Any:

@@ -1,0 +1,280 @@
+"""What masks cost in quality: methods x sparsity on corrosion_field at equal epochs, beside tfmot's own pipeline.
+
+A plain U-Net is trained dense for 25 epochs; every cell starts from it and trains 12 more (8 with
+rising sparsity, 4 with fixed masks; Adam 1e-3, cosine, fresh), then is judged on the test split by
+the IoU of corrosion. `dense` trains the 12 without masks. All cells keep the best of the last 4
+epochs on the validation split. Finished cells are lines of docs/results/mask_quality.jsonl; a
+second start goes on with the rest.
+
+Usage: python benchmarks/mask_quality.py --data DIR/corrosion_field [--width 8] [--seeds 0 1 2]
+       [--methods magnitude ...] [--sparsities 0.5 ...]
+       python benchmarks/mask_quality.py --quick    (drawn pictures, nothing is stored; under 45 s)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.architectures import build_model
+from tfprune.architectures.files import load_model
+from tfprune.data.arrays import SegmentationArrays, load_arrays
+from tfprune.data.augmentation import build_augmentation
+from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from tfprune.data.sets import open_set
+from tfprune.data.steel import generate_steel
+from tfprune.keras import keras
+from tfprune.objectives.counts import count_confusion
+from tfprune.objectives.losses import build_loss
+from tfprune.objectives.metrics import MeanIoU
+from tfprune.pruning.controller import MaskController
+from tfprune.pruning.norms import reestimate_batch_norm
+from tfprune.pruning.schedules import build_schedule
+from tfprune.pruning.selection import select_layers
+from tfprune.records import atomic_path
+from tfprune.training.optimizers import build_learning_rate, build_optimizer
+from tfprune.training.stage import fit_stage, set_determinism
+
+METHODS = ("dense", "magnitude", "taylor", "movement", "random", "tfmot")
+SPARSITIES = (0.5, 0.8, 0.9, 0.95)
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "mask_quality.jsonl"
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long each part trains, in epochs."""
+
+    dense: int = 25
+    ramp: int = 8
+    fixed: int = 4
+    warm_up: int = 2
+    prunes: int = 16
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of the comparison."""
+
+    seed: int
+    width: int
+    method: str
+    sparsity: float
+
+
+def load_data(folder: Path, size: tuple[int, int]) -> dict[str, SegmentationArrays]:
+    """Return the train, val and test pictures."""
+    found = open_set(folder, val_share=0.12)
+    return {
+        split: load_arrays(pairs, found.classes, size=size, channels=found.channels)
+        for split, pairs in found.splits.items()
+    }
+
+
+def train(model: Any, data: dict[str, SegmentationArrays], epochs: int, *, seed: int, **settings: Any) -> Any:
+    """Train with flips, cross entropy + Dice, Adam 1e-3 on a cosine."""
+    pictures = data["train"]
+    steps = steps_per_epoch(len(pictures), BATCH)
+    size = pictures.images.shape[1:3]
+    augment = build_augmentation(["HorizontalFlip", "VerticalFlip"], size=size)
+    classes = int(model.output_shape[-1])
+    return fit_stage(
+        model,
+        lambda first: training_batches(
+            pictures, batch_size=BATCH, epochs=epochs, first_epoch=first, seed=seed, augment=augment
+        ),
+        epochs=epochs,
+        steps_per_epoch=steps,
+        loss=build_loss([{"cross_entropy": {}}, {"dice": {}}]),
+        optimizer=build_optimizer("adam", build_learning_rate("cosine", 1e-3, total_steps=epochs * steps)),
+        validation=evaluation_batches(data["val"], batch_size=BATCH),
+        metrics=[MeanIoU(classes)],
+        seed=seed,
+        **settings,
+    )
+
+
+def test_iou(model: Any, pictures: SegmentationArrays) -> float:
+    """Return the IoU of class 1 over the whole test split."""
+    classes = int(model.output_shape[-1])
+    predicted = model.predict(pictures.images.astype(np.float32), batch_size=BATCH, verbose=0).argmax(-1)
+    confusion = count_confusion(pictures.masks, predicted.astype(np.uint8), classes)
+    return float(confusion[1, 1] / max(1, confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]))
+
+
+def dense_net(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder: Path) -> Any:
+    """Return the dense net of a seed and width, trained once and kept in `folder`."""
+    path = folder / f"dense_width{cell.width}_seed{cell.seed}.keras"
+    if not path.exists():
+        size = data["train"].images.shape[1:3]
+        classes = max(2, int(data["train"].masks[data["train"].masks < 255].max()) + 1)
+        net = build_model("plain_unet", input_size=size, outputs=classes, seed=cell.seed, width=cell.width)
+        train(net, data, plan.dense, seed=cell.seed)
+        with atomic_path(path) as temporary:
+            net.save(temporary)
+    return load_model(path)
+
+
+def run_cell(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder: Path) -> dict[str, Any]:
+    """Train one cell and return its line."""
+    net = dense_net(cell, data, plan, folder)
+    start_iou = test_iou(net, data["test"])
+    begin = time.perf_counter()
+    epochs = plan.ramp + plan.fixed
+    settings = {"seed": 100 + cell.seed, "best_from_epoch": plan.ramp}
+    if cell.method == "dense":
+        train(net, data, epochs, **settings)
+        final, sparsity = net, 0.0
+    elif cell.method == "tfmot":
+        final, sparsity = prune_by_tfmot(net, cell.sparsity, data, plan, settings)
+    else:
+        final, sparsity = prune_by_tfprune(net, cell, data, plan, settings)
+    return {
+        "seed": cell.seed,
+        "width": cell.width,
+        "method": cell.method,
+        "sparsity": cell.sparsity,
+        "wrapped_sparsity": round(sparsity, 6),
+        "iou": round(test_iou(final, data["test"]), 5),
+        "start_iou": round(start_iou, 5),
+        "epochs": epochs,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def ramp_of(data: dict[str, SegmentationArrays], plan: Plan, *, warm_up: int) -> dict[str, int]:
+    """Return the begin, end and number of mask updates, in steps."""
+    steps = steps_per_epoch(len(data["train"]), BATCH)
+    prunes = min(plan.prunes, (plan.ramp - warm_up) * steps)
+    return {"begin_step": warm_up * steps, "end_step": plan.ramp * steps, "prunes": prunes}
+
+
+def prune_by_tfprune(
+    net: Any, cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, settings: dict[str, Any]
+) -> tuple[Any, float]:
+    """Ramp, fix, re-estimate the batch norms; return the plain net and its wrapped sparsity."""
+    warm_up = plan.warm_up if cell.method == "movement" else 0
+    schedule = build_schedule("polynomial", cell.sparsity, **ramp_of(data, plan, warm_up=warm_up))
+    controller = MaskController(net, schedule, criterion=cell.method)
+    train(controller.model, data, plan.ramp + plan.fixed, **settings)
+    plain = controller.strip()
+    pictures = data["train"].images.astype(np.float32)
+    reestimate_batch_norm(plain, (pictures[i : i + 32] for i in range(0, len(pictures) - 31 or 1, 32)))
+    return plain, controller.total_sparsity()
+
+
+def prune_by_tfmot(
+    net: Any, sparsity: float, data: dict[str, SegmentationArrays], plan: Plan, settings: dict[str, Any]
+) -> tuple[Any, float]:
+    """Do the same by tfmot's own wrapper, masks and callback, with the same layers and the same schedule."""
+    from tensorflow_model_optimization.sparsity import keras as tfmot
+
+    masked = select_layers(net).masked
+    schedule = build_schedule("polynomial", sparsity, **ramp_of(data, plan, warm_up=0))
+
+    def wrap(layer: Any) -> Any:
+        copy = layer.__class__.from_config(layer.get_config())
+        return tfmot.prune_low_magnitude(copy, pruning_schedule=schedule) if layer.name in masked else copy
+
+    model = keras.models.clone_model(net, clone_function=wrap)
+    for source, target in zip(net.layers, model.layers, strict=True):
+        target.set_weights(source.get_weights())
+    train(model, data, plan.ramp + plan.fixed, callbacks=[tfmot.UpdatePruningStep()], **settings)
+    for layer in model.layers:
+        for weight, mask, _ in getattr(layer, "pruning_vars", []):
+            weight.assign(weight * mask)
+    plain = tfmot.strip_pruning(model)
+    kernels = [plain.get_layer(name).kernel.numpy() for name in masked]
+    return plain, 1 - sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the finished cells."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def cells_of(arguments: argparse.Namespace) -> list[Cell]:
+    """Return the cells asked for; a dense one has no sparsity."""
+    return [
+        Cell(seed, arguments.width, method, sparsity)
+        for seed in arguments.seeds
+        for method in arguments.methods
+        for sparsity in ([0.0] if method == "dense" else arguments.sparsities)
+    ]
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per width, method and sparsity, with the mean over seeds and the spread."""
+    groups: dict[tuple[Any, ...], list[float]] = {}
+    for row in rows:
+        groups.setdefault((row["width"], row["method"], row["sparsity"]), []).append(row["iou"])
+    return [
+        {
+            "width": width,
+            "method": method,
+            "sparsity": sparsity,
+            "seeds": len(values),
+            "iou_mean": round(statistics.mean(values), 4),
+            "iou_low": min(values),
+            "iou_high": max(values),
+        }
+        for (width, method, sparsity), values in sorted(groups.items())
+    ]
+
+
+def main() -> None:
+    """Run what is missing, print a table, and the figures as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
+    parser.add_argument("--nets", type=Path, default=Path("runs/mask_quality"), help="where dense nets are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if not arguments.quick and arguments.data is None:
+        parser.error("--data DIR/corrosion_field is needed (or --quick)")
+    with tempfile.TemporaryDirectory() as temporary:
+        plan, size = Plan(), (96, 96)
+        if arguments.quick:
+            arguments.data, arguments.nets = Path(temporary, "steel"), Path(temporary)
+            arguments.results = Path(temporary, "quick.jsonl")
+            arguments.width, arguments.seeds, arguments.sparsities = 4, [0], [0.8]
+            arguments.methods = ["dense", "magnitude", "tfmot"]
+            plan, size = Plan(dense=12, ramp=3, fixed=3, warm_up=1, prunes=6), (32, 32)
+            generate_steel(arguments.data, classes=2, counts={"train": 96, "val": 8, "test": 16}, size=size, seed=0)
+        data = load_data(arguments.data, size)
+        done = {(row["seed"], row["width"], row["method"], row["sparsity"]) for row in read_lines(arguments.results)}
+        for cell in cells_of(arguments):
+            if (cell.seed, cell.width, cell.method, cell.sparsity) in done:
+                continue
+            set_determinism(cell.seed)
+            row = run_cell(cell, data, plan, arguments.nets)
+            keras.backend.clear_session()
+            arguments.results.parent.mkdir(parents=True, exist_ok=True)
+            with arguments.results.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+        rows = summarize(read_lines(arguments.results))
+    print(f"{'width':>5} {'method':10}{'sparsity':>9}{'seeds':>6}{'IoU':>8}{'low':>8}{'high':>8}")
+    for row in rows:
+        print(
+            f"{row['width']:>5} {row['method']:10}{row['sparsity']:>9.2f}{row['seeds']:>6}"
+            f"{row['iou_mean']:>8.4f}{row['iou_low']:>8.4f}{row['iou_high']:>8.4f}"
+        )
+    print(json.dumps({"cells": rows}))
+
+
+if __name__ == "__main__":
+    main()
