@@ -5,11 +5,13 @@ of the weights' shape, or one per filter, of shape (filters,). It knows nothing 
 or of masks. One of your own is a function, or, with settings that are saved with the model, a
 frozen dataclass:
 
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
     >>> @dataclass(frozen=True)
     ... class Closeness:
     ...     centre: float = 1.0
     ...
-    ...     def __call__(self, evidence: Evidence) -> np.ndarray:
+    ...     def __call__(self, evidence):
     ...         return -np.abs(evidence.weights - self.centre)
     >>> Closeness()(Evidence("conv", np.array([[0.5, 1.0]])))
     array([[-0.5, -0. ]])
@@ -20,10 +22,6 @@ attribute `gathers = "taylor"` asks the training step for evidence (see `GATHERE
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass  # noqa: F401  (for the example above)
-
-import numpy as np  # noqa: F401
 
 from tfprune.criteria.evidence import GATHERED, Criterion, Evidence
 from tfprune.criteria.filters import GeometricMedian, NormScale, Redundancy
