@@ -257,3 +257,8 @@ def test_zeros_stay_zero_under_every_optimizer(discs, optimizer):
     for layer in controller.layers:
         assert not layer.kernel.numpy()[layer.mask.numpy() == 0].any()
         assert np.count_nonzero(layer.kernel.numpy()) <= layer.mask.numpy().sum()
+
+
+def test_a_legacy_optimizer_cannot_gather(discs):
+    with pytest.raises(InputError, match="legacy one"):
+        train(masked(criterion="taylor"), discs, optimizer=keras.optimizers.legacy.SGD(0.01))

@@ -38,6 +38,11 @@ class MaskedModel(keras.Model):
             return super().make_train_function(force)
         is_open = int(self.mask_step.numpy()) < self.controller.last_step
         object.__setattr__(self, "_gathers", is_open and bool(self.controller.taps))
+        if self._gathers and not hasattr(self.optimizer, "compute_gradients"):
+            raise InputError(
+                f"a criterion that gathers gradients needs an optimizer of today's kind; {type(self.optimizer)} is a "
+                "legacy one. Take its namesake from keras.optimizers."
+            )
         function = super().make_train_function(force)
         if not isinstance(function, _TrainAndMask):
             function = self.train_function = _TrainAndMask(function, self)
