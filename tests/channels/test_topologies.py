@@ -7,6 +7,7 @@ import pytest
 
 from tests.channels.topologies import TOPOLOGIES, randomize
 from tfprune.channels import Selection, label_channels, measure_cost, remove_channels
+from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
 # Share of the multiplications that is left at most when half of the groups go. Layers that no rule
@@ -94,3 +95,47 @@ def test_frozen_layers_are_named_with_the_reason():
     reasons = set(graph.space.frozen_reasons().values())
     assert any("ChannelScale has weights and no rule" in reason for reason in reasons)
     assert any("StandardizedConv has weights and no rule" in reason for reason in reasons)
+
+
+class Segmenter(keras.Model):
+    """A functional model with a class of its own, as people write for a training step."""
+
+    def train_step(self, data):
+        return super().train_step(data)
+
+
+def test_a_subclass_of_functional_models_keeps_its_class():
+    inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(inputs)
+    model = Segmenter(inputs, keras.layers.Conv2D(2, 1, name="logits")(x), name="mine")
+    smaller = remove_channels(model).model
+    assert type(smaller).__name__ == type(model).__name__
+    assert smaller.train_step.__func__ is Segmenter.train_step
+
+
+def test_a_frozen_model_stays_frozen():
+    keras.utils.set_random_seed(0)
+    model = TOPOLOGIES["residual"]()
+    model.trainable = False
+    smaller = remove_channels(model).model
+    assert not smaller.trainable
+    assert not smaller.trainable_variables
+
+
+def test_the_check_can_be_turned_off():
+    keras.utils.set_random_seed(0)
+    assert remove_channels(TOPOLOGIES["residual"](), check=False).equality is None
+
+
+def test_a_layer_without_a_config_is_named():
+    class Bare(keras.layers.Layer):
+        def call(self, inputs):
+            return inputs * 2.0
+
+        def get_config(self):
+            raise NotImplementedError
+
+    inputs = keras.Input((8, 8, 3))
+    x = Bare(name="bare")(keras.layers.Conv2D(8, 3)(inputs))
+    with pytest.raises(InputError, match=r"layer 'bare' .* cannot be copied"):
+        remove_channels(keras.Model(inputs, keras.layers.Conv2D(2, 1)(x)))

@@ -274,8 +274,7 @@ def _walk_labels(
         if path in opaque:
             outputs = call.opaque("found by the check not to keep its channels apart")
         elif is_graph(node.layer):
-            inner = [call.channels(i).reshape(call.inputs[i].shape[-1:]) for i in range(len(call.inputs))]
-            inner = [labels.reshape((1,) * (x.ndim - 1) + (-1,)) for labels, x in zip(inner, call.inputs, strict=True)]
+            inner = [call.channels(i).reshape((1,) * (x.ndim - 1) + (-1,)) for i, x in enumerate(call.inputs)]
             outputs = _walk_labels(graph, node.layer, inner, f"{path}/", opaque)
         else:
             outputs = _apply_rule(call)

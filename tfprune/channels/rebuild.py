@@ -208,6 +208,7 @@ class Rebuilder:
         `read` gives the value of an old variable, in its old shape.
         """
         pairs = []
+        self.model._trainable = self.graph.model._trainable
         for old, new in self.copies.values():
             # Setting `trainable` would overwrite the flags of all layers inside; each gets its own.
             for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):

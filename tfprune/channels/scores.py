@@ -95,7 +95,10 @@ def score_groups(
         raise unknown_name("reduction", reduction, REDUCTIONS)
     by_norm = getattr(judge, "needs_scale", False)
     slots = _norm_slots(groups) if by_norm else _kernel_slots(groups)
-    scores = _reduce(groups, {index: _slot_scores(slot, judge, gathered) for index, slot in slots}, reduction)
+    values = {id(slot.variable): slot.variable for _, slot in slots}
+    values = {key: keras.backend.get_value(variable) for key, variable in values.items()}
+    by_slot = {index: _slot_scores(slot, values[id(slot.variable)], judge, gathered) for index, slot in slots}
+    scores = _reduce(groups, by_slot, reduction)
     if by_norm and np.isnan(scores).any():
         # A layer without a norm has no gamma: next to the layers that have one, its kernel speaks.
         scores = np.where(np.isnan(scores), score_groups(groups, reduction=reduction), scores)
@@ -118,18 +121,17 @@ def _norm_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
     ]
 
 
-def _slot_scores(slot: Slot, judge: Criterion, gathered: Gathered | None) -> np.ndarray:
+def _slot_scores(slot: Slot, values: np.ndarray, judge: Criterion, gathered: Gathered | None) -> np.ndarray:
     """Return one score per position of a slot, of mean size 1."""
-    weights = np.moveaxis(keras.backend.get_value(slot.variable).astype(np.float32), slot.axis, -1)
+    weights = np.moveaxis(values.astype(np.float32, copy=False), slot.axis, -1)
     wanted = getattr(judge, "gathers", None)
     found = None
     if wanted is not None:
         found = _evidence(slot, wanted, gathered)
     scale = weights if weights.ndim == 1 else None
     name = f"{slot.layer}:{slot.axis}"
-    scores = np.asarray(judge(Evidence(name, np.atleast_2d(weights), gathered=found, scale=scale)), np.float64)
-    if scores.ndim > 1:
-        scores = _per_position(scores, scores.ndim - 1)
+    scores = np.asarray(judge(Evidence(name, np.atleast_2d(weights), gathered=found, scale=scale)))
+    scores = _per_position(scores, scores.ndim - 1)
     return scores / max(float(np.abs(scores).mean()), np.finfo(np.float64).tiny)
 
 
@@ -147,7 +149,7 @@ def _evidence(slot: Slot, wanted: str, gathered: Gathered | None) -> np.ndarray:
 
 
 def _per_position(values: np.ndarray, axis: int) -> np.ndarray:
-    return values.sum(axis=tuple(other for other in range(values.ndim) if other != axis))
+    return values.sum(axis=tuple(other for other in range(values.ndim) if other != axis)).astype(np.float64)
 
 
 def _reduce(groups: ChannelGroups, scores: dict[int, np.ndarray], reduction: Reduction) -> np.ndarray:
