@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.channels.random_graphs import random_graph
-from tfprune.channels import Selection, remove_channels
+from tfprune.channels import remove_channels
 from tfprune.errors import InputError
 from tfprune.keras import keras
 
@@ -17,7 +17,7 @@ def test_random_graphs(first):
         keras.backend.clear_session()
         model = random_graph(seed)
         try:
-            removal = remove_channels(model, Selection(ratio=0.5), criterion="random")
+            removal = remove_channels(model, 0.5, criterion="random")
         except InputError as error:
             assert "no channel that may go" in str(error)
             continue

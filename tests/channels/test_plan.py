@@ -31,7 +31,7 @@ def stack(*numbers, seed=0):
 
 def test_ratio_per_layer_and_what_it_costs():
     model = stack(8, 16, 10)
-    plan = plan_channels(model, Selection(ratio=0.5))
+    plan = plan_channels(model, 0.5)
     assert widths(plan) == {"c0": 4, "c1": 8, "c2": 5, "logits": 2}
     smaller = apply_plan(model, plan).model
     assert plan.macs == measure_cost(model).macs

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfprune.channels import RULES, Selection, label_channels, remove_channels
+from tfprune.channels import RULES, label_channels, remove_channels
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.probing import keeps_channels_apart
 from tfprune.keras import keras, tf
@@ -49,7 +49,7 @@ def test_channels_stay_apart(name):
 def test_unread_channels_of_a_slice_may_go():
     # three channels are read, the others by nobody: all eight may go, and one of the three must stay
     model = around(lambda t: t[..., :3])
-    removal = remove_channels(model, Selection(ratio=0.9))
+    removal = remove_channels(model, 0.9)
     assert removal.model.get_layer("logits").kernel.shape[2] >= 1
     assert removal.equality.holds
 

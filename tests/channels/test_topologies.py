@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.channels.topologies import TOPOLOGIES, randomize
-from tfprune.channels import Selection, label_channels, measure_cost, remove_channels
+from tfprune.channels import label_channels, measure_cost, remove_channels
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
@@ -28,7 +28,7 @@ def removed(request):
     keras.utils.set_random_seed(0)
     model = randomize(TOPOLOGIES[request.param]())
     before = [weight.numpy() for weight in model.weights]
-    removal = remove_channels(model, Selection(ratio=0.5), criterion="random")
+    removal = remove_channels(model, 0.5, criterion="random")
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
     return model, removal
 
@@ -83,7 +83,7 @@ def test_names_and_flags_stay(removed):
 
 def test_nothing_removed_is_the_same_model():
     model = randomize(TOPOLOGIES["unet_plus_plus"]())
-    removal = remove_channels(model, Selection(ratio=0.0))
+    removal = remove_channels(model, 0.0)
     assert removal.equality.difference == 0
     for a, b in zip(model.get_weights(), removal.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)

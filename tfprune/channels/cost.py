@@ -207,7 +207,7 @@ def _op_macs(op: Any) -> int:
 
 _IN_PLACE = (
     *("BatchNormalization", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Rescaling"),
-    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Reshape", "Flatten", "Lambda"),
+    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Reshape", "Flatten"),
 )
 
 

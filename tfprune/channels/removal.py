@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ class Removal:
 
 def plan_channels(
     model: Any,
-    selection: Selection | None = None,
+    selection: Selection | float | Mapping[str, float] = 0.5,
     *,
     criterion: str | Criterion = "magnitude",
     reduction: Reduction = "mean",
@@ -45,7 +45,7 @@ def plan_channels(
 
     Args:
         model: a functional or sequential tf_keras model.
-        selection: how much, where, and in which multiples; half of every layer by default.
+        selection: how much goes, where, and in which multiples; a ratio, or ratios by layer, will do.
         criterion: a name of `tfprune.criteria.CRITERIA` or a criterion.
         reduction: how a group's score comes from its slices: `mean`, `max` or `l2`.
         batches, loss: (images, truth) batches and the task loss, for criteria that need gradients.
@@ -54,7 +54,8 @@ def plan_channels(
     Raises:
         InputError: for a model that is no graph of layers, or when nothing can go, with the reasons.
     """
-    selection, opaque = selection or Selection(), tuple(opaque)
+    selection = selection if isinstance(selection, Selection) else Selection(ratio=selection)
+    opaque = tuple(opaque)
     groups = ChannelGroups(label_channels(model, opaque=opaque))
     _check_any(groups)
     gathered = None
@@ -91,7 +92,7 @@ def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:
 
 def remove_channels(
     model: Any,
-    selection: Selection | None = None,
+    selection: Selection | float | Mapping[str, float] = 0.5,
     *,
     criterion: str | Criterion = "magnitude",
     reduction: Reduction = "mean",
@@ -108,7 +109,7 @@ def remove_channels(
     >>> image = keras.Input((8, 8, 3))
     >>> x = keras.layers.Conv2D(16, 3, padding="same", activation="relu", name="first")(image)
     >>> net = keras.Model(image, keras.layers.Conv2D(2, 1, name="logits")(x))
-    >>> removal = remove_channels(net, Selection(ratio=0.5))
+    >>> removal = remove_channels(net, 0.5)
     >>> removal.model.get_layer("first").filters
     8
 
