@@ -20,6 +20,8 @@ SMALL = {
     "fpn": ({"encoder": "mobilenetv2", "pyramid_filters": 16}, 32),
     "linknet": ({"encoder": "resnet18", "decoder": "transpose"}, 32),
     "pspnet": ({"encoder": "mobilenetv2", "pyramid_filters": 16}, 48),
+    "unet_plus_plus": ({"encoder": "resnet18", "decoder_filters": [16, 16, 8, 8, 8]}, 32),
+    "manet": ({"encoder": "resnet18", "decoder_filters": [16, 16, 8, 8, 8]}, 32),
 }
 LIBRARY = [name for name in SMALL if name != "plain_unet"]
 
@@ -164,6 +166,8 @@ def test_small_sizes_are_answered_with_the_smallest():
         ("unet", {"encoder": "resnet19"}, r"unknown encoder 'resnet19'; did you mean 'resnet1\d"),
         ("unet", {"decoder": "transposed"}, r"unet: unknown decoder 'transposed'; did you mean 'transpose'"),
         ("unet", {"decoder_filters": [16, 8]}, r"decoder_filters must be five whole numbers"),
+        ("unet_plus_plus", {"decoder_filters": [8] * 4}, r"unet_plus_plus: decoder_filters must be five whole numbers"),
+        ("manet", {"decoder_filters": [16, 16, 8, 8, True]}, r"manet: decoder_filters must be five whole numbers"),
         ("fpn", {"pyramid_filters": 1}, r"pyramid_filters must be a whole number of at least 2"),
         ("pspnet", {"downsample_factor": 32}, r"downsample_factor must be 4, 8 or 16, not 32"),
         ("pspnet", {"pyramid_filters": 0}, r"pyramid_filters must be a whole number of at least 1"),

@@ -100,7 +100,7 @@ def test_weights_of_a_file_reach_the_encoder_and_nothing_else(resnet18_file):
     assert loaded + sum(model.get_layer(name).count_params() for name in decoder) == model.count_params()
 
 
-@pytest.mark.parametrize("architecture", ["fpn", "linknet", "pspnet"])
+@pytest.mark.parametrize("architecture", ["fpn", "linknet", "pspnet", "unet_plus_plus", "manet"])
 def test_weights_of_a_file_reach_the_encoders_of_all(architecture, resnet18_file):
     path, encoder = resnet18_file
     model = build_model(architecture, input_size=(96, 96), outputs=2, encoder_weights=str(path), seed=4)

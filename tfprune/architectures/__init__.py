@@ -21,6 +21,8 @@ ARCHITECTURES: dict[str, str] = {
     "fpn": "tfprune.architectures.library_nets:fpn",
     "linknet": "tfprune.architectures.library_nets:linknet",
     "pspnet": "tfprune.architectures.library_nets:pspnet",
+    "unet_plus_plus": "tfprune.architectures.unet_plus_plus:unet_plus_plus",
+    "manet": "tfprune.architectures.manet:manet",
 }
 """Name of an architecture -> `module:function` that drafts it; strings, because those import TensorFlow."""
 
@@ -33,7 +35,7 @@ ENCODERS: tuple[str, ...] = (
     *("efficientnetb0", "efficientnetb1", "efficientnetb2", "efficientnetb3"),
     *("efficientnetb4", "efficientnetb5", "efficientnetb6", "efficientnetb7"),
 )
-"""The encoders of segmentation-models, for `unet`, `fpn`, `linknet` and `pspnet`."""
+"""The encoders of segmentation-models, for every architecture but `plain_unet`."""
 
 
 def build_model(
