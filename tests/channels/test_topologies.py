@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.channels.random_graphs import random_graph
 from tests.channels.topologies import TOPOLOGIES, randomize
 from tfprune.channels import label_channels, measure_cost, remove_channels
 from tfprune.errors import InputError
@@ -139,3 +140,12 @@ def test_a_layer_without_a_config_is_named():
     x = Bare(name="bare")(keras.layers.Conv2D(8, 3)(inputs))
     with pytest.raises(InputError, match=r"layer 'bare' .* cannot be copied"):
         remove_channels(keras.Model(inputs, keras.layers.Conv2D(2, 1)(x)))
+
+
+def test_float64_has_the_last_word_where_float32_cannot_tell():
+    """Attention on raw pixels: a softmax of numbers in the thousands."""
+    keras.backend.clear_session()
+    removal = remove_channels(random_graph(209), 0.5, criterion="random")
+    assert removal.equality.precision == "float64"
+    assert removal.equality.difference <= 1e-5
+    assert not removal.plan.opaque

@@ -76,7 +76,7 @@ class ChannelGraph:
         edits: id of a layer -> numbers to change in its config.
         moves, gathers: id of a node -> how to build it again when re-applying its layer would be wrong.
         paths: id of a node -> its path, `model/layer` inside nested models.
-        probed: paths of the calls whose behaviour was found out by experiment.
+        probed: path -> layer of the calls whose behaviour was found out by experiment.
         contracted: labels that an op without weights sums over.
     """
 
@@ -88,7 +88,7 @@ class ChannelGraph:
     moves: dict[int, Move] = field(default_factory=dict)
     gathers: dict[int, Gather] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
-    probed: list[str] = field(default_factory=list)
+    probed: dict[str, Any] = field(default_factory=dict)
     contracted: list[np.ndarray] = field(default_factory=list)
 
     @cached_property

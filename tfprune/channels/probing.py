@@ -107,12 +107,12 @@ def probe(call: Call) -> list[Labels]:
     rest = {index: axis for index, axis in axes.items() if index not in summed}
     for finding in (_apart,) if summed else (_gather, _apart, _blocks):
         if (labels := finding(experiment, rest)) is not None:
-            call.graph.probed.append(call.path)
+            call.graph.probed[call.path] = call.layer
             return labels
     if not summed:
         return call.opaque("mixes its channels")
     _freeze_others(call, summed)
-    call.graph.probed.append(call.path)
+    call.graph.probed[call.path] = call.layer
     return call.frozen_outputs("sums channels away")
 
 

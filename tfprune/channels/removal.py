@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tfprune.channels.checking import TOLERANCE, Equality, compare_with_masked
-from tfprune.channels.graph import label_channels
+from tfprune.channels.copying import is_op_layer
+from tfprune.channels.graph import ChannelGraph, label_channels
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.plan import Plan
 from tfprune.channels.planning import Selection, choose, read_plan, write_plan
@@ -86,7 +87,7 @@ def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:
         raise NotExactError([error.path], None, str(error)) from error
     equality = compare_with_masked(groups.graph, keep, smaller) if check else None
     if equality is not None and not equality.holds:
-        raise NotExactError(groups.graph.probed, equality)
+        raise NotExactError(_suspects(groups.graph), equality)
     return Removal(smaller, plan, equality)
 
 
@@ -144,6 +145,12 @@ class NotExactError(TfpruneError):
         super().__init__(f"{text} Name the call at fault in the plan's 'opaque', or write a rule for its layer.")
         self.suspects = list(suspects)
         self.equality = equality
+
+
+def _suspects(graph: ChannelGraph) -> list[str]:
+    """Return the probed calls to freeze next: code of the user's before ops of TensorFlow."""
+    own_code = [path for path, layer in graph.probed.items() if not is_op_layer(layer)]
+    return own_code or list(graph.probed)
 
 
 def _check_any(groups: ChannelGroups) -> None:
