@@ -168,6 +168,7 @@ class MaskController:
         self._sources = {path: self._all[source] for path, source in sources.items()}
         self.tapped = [layer for layer in self._owners.values() if layer.evidence is not None]
         self.taps = [layer.evidence for layer in self.tapped]
+        self._wholes: dict[tuple[str, str], np.ndarray] = {}  # of the update at hand, so that each is read once
         self._check()
         model._hold_controller(self)
 
@@ -194,6 +195,7 @@ class MaskController:
             self._score(path)
         if self.groups:
             self._masks(0.0)
+        self._wholes.clear()
 
     def _score(self, path: str, steps: int = 1) -> np.ndarray:
         """Return the criterion's scores of a layer, of its kernel's shape (filters last) or (filters,)."""
@@ -216,7 +218,9 @@ class MaskController:
                 gathered = gathered / max(steps, 1)
             if gathered.ndim > 1:
                 gathered = filters_last(layer.layer, gathered)
-        weights = filters_last(layer.layer, layer.whole(layer.masked[0]))
+        self._wholes[path, layer.masked[0]] = whole = layer.whole(layer.masked[0])
+        weights = filters_last(layer.layer, whole.view())
+        weights.flags.writeable = False  # it becomes the weights again
         scores = np.asarray(self.criterion(Evidence(path, weights, gathered, scale)))
         accepted = {(weights.shape[-1],)} if scores.ndim == 1 else {weights.shape}
         if scores.shape not in accepted or (scores.ndim == 1 and not self.groups):
@@ -293,8 +297,9 @@ class MaskController:
             )
         for (path, name), mask in self._masks(sparsity, steps).items():
             layer = self._owners[path]
-            layer.set_mask(name, mask)
+            layer.set_mask(name, mask, self._wholes.get((path, name)))
             stop_momentum(optimizer, layer.pruning_vars[layer.masked.index(name)][0], mask)
+        self._wholes.clear()
         for layer in self.tapped:
             if layer.gathers != "movement":
                 layer.evidence.assign(np.zeros(layer.evidence.shape, np.float32))

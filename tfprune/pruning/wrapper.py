@@ -104,11 +104,15 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
             return variable.numpy()
         return _shared(variable) + _shared(self.kept[self.masked.index(name)])
 
-    def set_mask(self, name: str, mask: np.ndarray) -> None:
-        """Mask a weight anew: what is dropped is kept aside, what is not comes back."""
+    def set_mask(self, name: str, mask: np.ndarray, whole: np.ndarray | None = None) -> None:
+        """Mask a weight anew: what is dropped is kept aside, what is not comes back.
+
+        Args:
+            whole: what `whole(name)` gave, when it is at hand; it is overwritten.
+        """
         index = self.masked.index(name)
         variable, mask_variable, _ = self.pruning_vars[index]
-        mask, whole = mask.astype(np.float32), self.whole(name)
+        mask, whole = mask.astype(np.float32), self.whole(name) if whole is None else whole
         alive = whole * mask
         alive += 0.0  # -0.0, which does not compress, becomes 0.0
         variable.assign(alive)
