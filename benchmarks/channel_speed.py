@@ -30,8 +30,8 @@ from tests.channels.topologies import randomize  # noqa: E402
 from tfprune.architectures import ARCHITECTURES, build_model  # noqa: E402
 from tfprune.channels import Selection, apply_plan, plan_channels  # noqa: E402
 from tfprune.channels.checking import compare_with_masked  # noqa: E402
-from tfprune.channels.graph import label_channels  # noqa: E402
 from tfprune.channels.groups import ChannelGroups  # noqa: E402
+from tfprune.channels.labelling import label_channels  # noqa: E402
 from tfprune.channels.planning import read_plan  # noqa: E402
 from tfprune.keras import keras  # noqa: E402
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tfprune.channels.graph import label_channels
 from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.labelling import label_channels
 from tfprune.channels.labels import LabelSpace
 from tfprune.channels.ops import reshape_marked
 from tfprune.keras import keras

@@ -1,9 +1,10 @@
 """Channels physically removed from any functional Keras model, exactly.
 
 The way through: `labels` (union-find) <- `rules`, `ops`, `probing` (what each call does with its
-channels) <- `graph` (walks a model) -> `groups` (what goes together) -> `scores` -> `planning`,
-`plan` (what goes) -> `rebuild` (the smaller model) -> `checking` (it equals the masked original).
-`removal` strings these together; `dead` removes what does nothing already; `cost` counts.
+channels) <- `labelling` (walks a model; `graph` holds what it finds) -> `groups` (what goes together)
+-> `scores` -> `planning`, `plan` (what goes) -> `rebuild` (the smaller model) -> `checking` (it equals
+the masked original). `removal` strings these together; `dead` removes what does nothing already;
+`cost` counts.
 
 Importing this package loads no TensorFlow; using it does.
 """
@@ -29,7 +30,7 @@ _HOMES = {
     "Selection": "planning",
     "Slice": "groups",
     "apply_plan": "removal",
-    "label_channels": "graph",
+    "label_channels": "labelling",
     "measure_cost": "cost",
     "plan_channels": "removal",
     "remove_channels": "removal",

@@ -8,8 +8,9 @@ import numpy as np
 
 from tfprune.channels.checking import TOLERANCE, logits_of, relative_difference
 from tfprune.channels.constants import Constants, find_constants, reader_axes, reads_all_places_alike
-from tfprune.channels.graph import ChannelGraph, label_channels, walk
+from tfprune.channels.graph import ChannelGraph, walk
 from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.labelling import label_channels
 from tfprune.channels.planning import write_plan
 from tfprune.channels.rebuild import Rebuilder
 from tfprune.channels.removal import Equality, Removal

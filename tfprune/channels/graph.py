@@ -1,13 +1,13 @@
-"""A network's channels: walk its graph, ask the rule of each layer, and keep what the rules say.
+"""A network's channels: what the rules of its layers say of them.
 
-`label_channels(model)` is the way in. It only reads the model.
+`ChannelGraph` is what they say, `Call` is what a rule sees; `tfprune.channels.labelling` does the walk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal
@@ -16,7 +16,6 @@ import numpy as np
 
 from tfprune.channels.labels import Labels, LabelSpace
 from tfprune.channels.sampling import sample_tensors
-from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
 Role = Literal["out", "thru", "in"]
@@ -224,67 +223,3 @@ def walk(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
         yield path, node
         if is_graph(node.layer):
             yield from walk(node.layer, f"{path}/")
-
-
-def label_channels(model: Any, *, opaque: Collection[str] = ()) -> ChannelGraph:
-    """Label all channels of a functional model.
-
-    Args:
-        model: a functional or sequential tf_keras model, nested ones included.
-        opaque: paths of calls that are to freeze what they touch, whatever their rule says.
-
-    Raises:
-        InputError: when the model is not a graph of layers (a subclassed model).
-    """
-    if not is_graph(model):
-        raise InputError(
-            f"'{getattr(model, 'name', model)}' is a {type(model).__name__}, and channels can only be followed through "
-            "a functional or built sequential tf_keras model. Build it with keras.Model(inputs, outputs)."
-        )
-    graph = ChannelGraph(model)
-    inputs = []
-    for tensor in model.inputs:
-        width = tensor.shape[-1] or 1
-        labels = graph.space.frozen(width, "model input")
-        inputs.append(labels.reshape((1,) * (len(tensor.shape) - 1) + (-1,)))
-    outputs = _walk_labels(graph, model, inputs, "", frozenset(opaque))
-    for name, labels in zip(model.output_names, outputs, strict=True):
-        graph.space.freeze(labels, f"'{name}': model output")
-    return graph
-
-
-def _walk_labels(
-    graph: ChannelGraph, model: Any, inputs: list[Labels], prefix: str, opaque: frozenset[str]
-) -> list[Labels]:
-    """Label the inside of a model, given the labels of its inputs; return those of its outputs.
-
-    When a nested model is called again its weights are the same, hence so are its channels: the
-    inputs are united with those of the first call and nothing needs walking.
-    """
-    if id(model.inputs[0]) in graph.tensors:
-        for tensor, labels in zip(model.inputs, inputs, strict=True):
-            graph.space.unite(graph.tensors[id(tensor)], labels)
-        return [graph.tensors[id(tensor)] for tensor in model.outputs]
-    for tensor, labels in zip(model.inputs, inputs, strict=True):
-        graph.tensors[id(tensor)] = labels
-    for node in nodes_of(model):
-        path = prefix + node.layer.name
-        call = Call(graph, node, path)
-        graph.paths[id(node)] = path
-        if path in opaque:
-            outputs = call.opaque("found by the check not to keep its channels apart")
-        elif is_graph(node.layer):
-            inner = [call.channels(i).reshape((1,) * (x.ndim - 1) + (-1,)) for i, x in enumerate(call.inputs)]
-            outputs = _walk_labels(graph, node.layer, inner, f"{path}/", opaque)
-        else:
-            outputs = _apply_rule(call)
-        for tensor, labels in zip(call.outputs, outputs, strict=True):
-            graph.tensors[id(tensor)] = labels
-    return [graph.tensors[id(tensor)] for tensor in model.outputs]
-
-
-def _apply_rule(call: Call) -> list[Labels]:
-    from tfprune.channels.rules import find_rule
-
-    outputs = find_rule(call.layer)(call)
-    return outputs if isinstance(outputs, list) else [outputs]

@@ -8,8 +8,9 @@ from typing import Any
 
 from tfprune.channels.checking import TOLERANCE, Equality, compare_with_masked
 from tfprune.channels.copying import is_op_layer
-from tfprune.channels.graph import ChannelGraph, label_channels
+from tfprune.channels.graph import ChannelGraph
 from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.labelling import label_channels
 from tfprune.channels.plan import Plan
 from tfprune.channels.planning import Selection, choose, read_plan, write_plan
 from tfprune.channels.rebuild import CannotRebuildError, rebuild
