@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from tests.tiny import tiny_net
 from tfprune.errors import InputError
@@ -13,6 +12,8 @@ from tfprune.pruning.choice import keep_highest
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule, sparsity_by_step
 from tfprune.pruning.selection import select_layers
+
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.pruning import SCHEDULES, scope
 from tfprune.pruning.saving import from_config, to_config
 from tfprune.pruning.schedules import IterativeRounds, build_schedule, schedule_epochs, sparsity_by_step
+
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 
 @pytest.mark.parametrize("name", SCHEDULES)

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
-from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from tests.pruning.test_engine import Smallest, loss, masked, train
 from tests.tiny import tiny_net
@@ -22,6 +21,8 @@ from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import select_layers
 from tfprune.training.optimizers import build_optimizer
 from tfprune.training.stage import fit_stage
+
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 GATHERING = ["magnitude", "taylor", "movement"]
 

@@ -16,7 +16,8 @@ from tfprune.errors import InputError, look_up
 
 with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # like the redirection: the library prints and warns when it is imported
-    import tfprune.keras  # noqa: F401, I001  first, because it chooses the Keras that the library looks for
+    import tfprune.keras  # noqa: F401  it chooses the Keras that the library looks for
+
     import segmentation_models
 
 STRIDE = 32

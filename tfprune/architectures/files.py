@@ -45,15 +45,13 @@ def load_model(path: str | Path) -> Any:
         ) from error
 
 
-def as_pixels_to_logits(model: Any, *, scale: Any = None, offset: Any = None) -> Any:
-    """Return a model from raw pixels to logits, with the weights of the one given.
+def ending_in_logits(model: Any) -> Any:
+    """Return a segmentation model that ends in logits, with the weights of the one given.
 
-    A sigmoid or softmax at its end is left out, and pixels * scale + offset is put in front when
-    the model does not take pixels 0..255.
+    A sigmoid or softmax at its end is left out of a copy; a model without one is returned as it is.
 
     Args:
         model: a functional or sequential tf_keras model with one input and one output (N, H, W, K).
-        scale, offset: numbers, or one per channel.
 
     Raises:
         InputError: when the model is of another form.
@@ -64,31 +62,21 @@ def as_pixels_to_logits(model: Any, *, scale: Any = None, offset: Any = None) ->
             "a segmentation model has one picture (N, H, W, C) in and one map (N, H, W, K) out"
         )
     last = model.layers[-1]
-    is_closing = getattr(getattr(last, "activation", None), "__name__", "") in ("sigmoid", "softmax")
-    is_closing |= isinstance(last, keras.layers.Softmax)
-    if not is_closing and scale is None and offset is None:
+    closing = getattr(getattr(last, "activation", None), "__name__", "")
+    if closing not in ("sigmoid", "softmax") and not isinstance(last, keras.layers.Softmax):
         return model
 
     def clone(layer: Any) -> Any:
         config = layer.get_config()
-        if layer is last and is_closing:
+        if layer is last:
             if not layer.weights:
                 return keras.layers.Activation("linear", name=layer.name)
             config["activation"] = "linear"
         return layer.__class__.from_config(config)
 
-    inputs = None
-    if scale is not None or offset is not None:
-        image = keras.Input(model.input_shape[1:], name="image")
-        inputs = keras.layers.Rescaling(1.0 if scale is None else scale, offset or 0.0, name="preprocessing")(image)
-    clone_model = keras.models.clone_model(model, input_tensors=inputs, clone_function=clone)
-    if inputs is not None:
-        clone_model = keras.Model(image, clone_model.output, name=model.name)
-    weights = {layer.name: layer.get_weights() for layer in model.layers}
-    for layer in clone_model.layers:
-        if layer.name in weights:
-            layer.set_weights(weights[layer.name])
-    return clone_model
+    plain = keras.models.clone_model(model, clone_function=clone)
+    plain.set_weights(model.get_weights())
+    return plain
 
 
 def _read_config(path: Path) -> tuple[Any, str]:

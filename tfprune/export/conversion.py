@@ -16,6 +16,7 @@ from tfprune.errors import InputError, look_up
 from tfprune.export import SCHEMES, Scheme
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
+from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
 from tfprune.keras import keras, tf
 from tfprune.records import IGNORE_ID, atomic_path
 from tfprune.silence import quiet_stderr
@@ -207,7 +208,22 @@ def _preprocessed(pixels: tf.Tensor, preprocessing: tuple[Any, Any] | None) -> t
 
 
 def _convert(function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], model)
+    try:
+        flatbuffer = _new_converter(function, model, scheme, calibration).convert()
+        if scheme.calibrated and has_empty_ranges(flatbuffer):
+            converter = _new_converter(function, model, scheme, calibration)
+            converter._experimental_calibrate_only = True
+            flatbuffer = quantize_calibrated(converter.convert(), pixels=scheme.pixels, scores=scheme.scores)
+        return flatbuffer
+    except Exception as error:  # the converter's own exception type is private
+        raise _conversion_error(error, function, model.name) from error
+
+
+def _new_converter(function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None) -> Any:
+    # The converter saves what it is given as a SavedModel first: the variables are enough, and much quicker.
+    holder = tf.Module()
+    holder.variables_held = model.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
     converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.operations)]
     if scheme.calibrated:
 
@@ -219,10 +235,7 @@ def _convert(function: Any, model: keras.Model, scheme: Scheme, calibration: np.
         converter.representative_dataset = pictures
         converter.inference_input_type = tf.as_dtype(scheme.pixels)
         converter.inference_output_type = tf.as_dtype(scheme.scores)
-    try:
-        return converter.convert()
-    except Exception as error:  # the converter's own exception type is private
-        raise _conversion_error(error, function, model.name) from error
+    return converter
 
 
 def _conversion_error(error: Exception, function: Any, name: str) -> InputError:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
-
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.pruning.graph import is_nested, prunable_kernel, walk_layers
 from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.masked_model import MaskedModel
 from tfprune.pruning.wrapper import MaskedLayer
+
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
 
 
 def wrap_model(

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
-from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
-
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_wrapper import PruneLowMagnitude
 
 _FILTERS_BEFORE_LAST = (
     keras.layers.Conv1DTranspose,

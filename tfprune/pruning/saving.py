@@ -6,14 +6,14 @@ import dataclasses
 from contextlib import AbstractContextManager
 from typing import Any
 
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule, pruning_wrapper
-
 from tfprune import criteria
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.pruning import granularity, groups, schedules
 from tfprune.pruning.masked_model import MaskedModel
 from tfprune.pruning.wrapper import MaskedLayer
+
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule, pruning_wrapper
 
 _CLASSES = (
     MaskedLayer,

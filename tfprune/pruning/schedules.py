@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule as tfmot
 
 from tfprune.errors import InputError, look_up
 from tfprune.keras import tf
 from tfprune.pruning import SCHEDULES
+
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule as tfmot
 
 _WARM_UP, _COOL_DOWN = 0.4, 0.2
 

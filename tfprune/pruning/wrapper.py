@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
 from tfprune.keras import keras, tf
 from tfprune.pruning.graph import filter_axis
+
+from tensorflow_model_optimization.python.core.sparsity.keras import pruning_wrapper
 
 _REGULARIZED = ("kernel", "bias", "gamma", "beta", "depthwise_kernel", "pointwise_kernel")
 

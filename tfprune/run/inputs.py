@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.architectures import build_model
-from tfprune.architectures.files import as_pixels_to_logits, load_model
+from tfprune.architectures.files import ending_in_logits, load_model
 from tfprune.channels import Removal, Selection, remove_channels
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
@@ -106,7 +106,7 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None) -> Any
 
 
 def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs) -> Any:
-    model = as_pixels_to_logits(load_model(path))
+    model = ending_in_logits(load_model(path))
     names, size = inputs.dataset.classes.names, (*recipe.data.size, inputs.dataset.channels)
     taken, outputs = model.input_shape[1:], model.output_shape[-1]
     if any(ours not in (None, theirs) for ours, theirs in zip(taken, size, strict=True)):
