@@ -64,7 +64,7 @@ def test_a_recipe_resolves_to_text_that_resolves_to_itself(recipe_file):
         ("epochs: 3", "epochs: many", 'r.yaml:6: training.epochs is "many": input should be a valid integer'),
         ("epochs: 3", "epochs: 0", "r.yaml:6: training.epochs is 0: input should be greater than or equal to 1"),
         ("sparsity: 0.5", "sparsity: 90", "is 90: input should be less than 1 (a fraction of zeros: .9 means 90 %)"),
-        ("plain_unet", "plan_unet", "unknown name 'plan_unet'; did you mean 'plain_unet'? Accepted: "),
+        ("plain_unet", "plan_unet", "unknown architecture 'plan_unet'; did you mean 'plain_unet'? Accepted: "),
         ("[64, 64]", "[64]", "r.yaml:3: data.size is [64]: list should have at least 2 items"),
         ("  size: [64, 64]", "  batch_size: 4", "r.yaml:2: data.size: missing"),
         ("  epochs: 2", "  epochs: 2\n  begin_epoch: 2", "cannot reach final_sparsity 0.5: it ramps from epoch 2 to"),

@@ -283,7 +283,8 @@ def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = 
         given = _follow(recipe.model_dump(), key.split("."))
         for name in given if isinstance(given, list) else [given]:
             if name is not None and name not in accepted:
-                kind = key.rsplit(".", 1)[-1].rstrip("s")
+                section, last = key.rsplit(".", 1)
+                kind = section if last == "name" else last.rstrip("s")
                 raise unknown_name(kind, name, accepted, f"{_place(where, node, key.split('.'))}{key}")
     return recipe
 
