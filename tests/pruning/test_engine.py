@@ -95,7 +95,7 @@ def test_a_filter_goes_with_its_bias_and_norm_so_that_its_channel_is_dead(discs)
     norm = controller._owners["middle_norm"]
     dead = controller.layers[0].mask.numpy().sum(axis=(0, 1, 2)) == 0
     assert dead.sum() == 8
-    assert not norm.variable("gamma").numpy()[dead].any() and norm.whole("gamma")[dead].all()
+    assert not norm.variable("gamma").numpy()[dead].any() and norm.whole("gamma").numpy()[dead].all()
     assert not norm.variable("beta").numpy()[dead].any()
     plain = controller.strip()
     probe = keras.Model(plain.input, plain.get_layer("middle_relu").output)
@@ -155,7 +155,7 @@ def test_a_masked_weight_comes_back_with_its_value(discs, criterion):
     controller = masked(criterion=criterion, final=0.5, steps=40, schedule="constant", prunes=8)
     layer = controller.layers[0]
     train(controller, discs, steps=5, optimizer=keras.optimizers.Adam(0.02))
-    before, values = layer.mask.numpy(), layer.whole("kernel")
+    before, values = layer.mask.numpy(), layer.whole("kernel").numpy()
     train(controller, discs, steps=35, optimizer=keras.optimizers.Adam(0.02))
     back = (before == 0) & (layer.mask.numpy() == 1)
     assert back.sum() > 3

@@ -18,7 +18,8 @@ frozen dataclass:
 
 Hand it over as `MaskController(model, schedule, criterion=Closeness(0.9))`; where a saved model
 that uses it is loaded, name its class: `with tfprune.pruning.scope(Closeness): ...`. A class
-attribute `gathers = "taylor"` asks the training step for evidence (see `GATHERED`).
+attribute `gathers = "taylor"` asks the training step for evidence (see `GATHERED`),
+`needs_scale = True` for the gamma of the batch norm behind a layer.
 """
 
 from __future__ import annotations

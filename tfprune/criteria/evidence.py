@@ -25,7 +25,8 @@ class Evidence:
         layer: the name of the layer.
         weights: its kernel, filters last, shape (..., filters); a masked weight has the value it keeps.
         gathered: what the training step gathered, of the kernel's shape, or (filters,) for `taylor_filters`.
-        scale: gamma of the norm that follows, shape (filters,), or None when none does.
+        scale: gamma of the batch norm that follows, shape (filters,), for a criterion whose attribute
+            `needs_scale` is true.
     """
 
     layer: str

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from tfprune.errors import InputError
+
+_BUFFERED = 1 << 22
 
 
 def keep_highest(scores: np.ndarray, sparsity: float) -> np.ndarray:
@@ -24,11 +29,31 @@ def _keep_count(scores: np.ndarray, kept: int) -> np.ndarray:
     flat = scores.reshape(-1)
     if kept >= flat.size:
         return np.ones(scores.shape, bool)
-    threshold = np.partition(flat, flat.size - kept)[flat.size - kept]
-    mask = flat > threshold
-    missing = kept - int(np.count_nonzero(mask))
-    mask[np.flatnonzero(flat == threshold)[:missing]] = True
+    threshold = _smallest(flat, flat.size - kept)
+    mask = flat >= threshold
+    surplus = int(np.count_nonzero(mask)) - kept
+    if surplus:
+        mask[np.flatnonzero(flat == threshold)[-surplus:]] = False
     return mask.reshape(scores.shape)
+
+
+def _smallest(flat: np.ndarray, rank: int) -> Any:
+    """Return the score of a rank, 0 for the smallest.
+
+    It partitions in memory that stays from layer to layer: page faults in fresh memory would cost
+    as much as the partition itself.
+    """
+    if flat.size > _BUFFERED:
+        return np.partition(flat, rank)[rank]
+    part = _buffer(flat.dtype, threading.get_ident())[: flat.size]
+    part[:] = flat
+    part.partition(rank)
+    return part[rank]
+
+
+@functools.cache
+def _buffer(dtype: np.dtype, thread: int) -> np.ndarray:
+    return np.empty(_BUFFERED, dtype)
 
 
 def keep_by_size(scores: np.ndarray, sizes: np.ndarray, sparsity: float) -> np.ndarray:

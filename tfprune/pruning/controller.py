@@ -13,14 +13,23 @@ from tfprune.criteria import CRITERIA, Criterion, Evidence
 from tfprune.errors import InputError, look_up
 from tfprune.keras import keras
 from tfprune.pruning import GRANULARITIES, SCOPES
+from tfprune.pruning.assignment import MaskAssignment, Weights
 from tfprune.pruning.cloning import unwrap_model, wrap_model
 from tfprune.pruning.gathering import gather_evidence
 from tfprune.pruning.granularity import Block, Pattern, Weight
 from tfprune.pruning.graph import filter_axis, norms_after, trace_calls, walk_layers
 from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.masked_model import MaskedModel, check_wrappable
-from tfprune.pruning.masking import Masks, filter_groups, filters_last, mask_groups, mask_kernels, score_groups
-from tfprune.pruning.momentum import holds_zeros, stop_momentum
+from tfprune.pruning.masking import (
+    Masks,
+    filter_groups,
+    filter_scores,
+    filters_last,
+    mask_groups,
+    mask_kernels,
+    score_groups,
+)
+from tfprune.pruning.momentum import holds_zeros
 from tfprune.pruning.saving import from_config, to_config
 from tfprune.pruning.schedules import sparsity_by_step
 from tfprune.pruning.selection import DenseLayer, Selection, select_layers
@@ -168,7 +177,7 @@ class MaskController:
         self._sources = {path: self._all[source] for path, source in sources.items()}
         self.tapped = [layer for layer in self._owners.values() if layer.evidence is not None]
         self.taps = [layer.evidence for layer in self.tapped]
-        self._wholes: dict[tuple[str, str], np.ndarray] = {}  # of the update at hand, so that each is read once
+        self._assignment = MaskAssignment(self._owners)
         self._check()
         model._hold_controller(self)
 
@@ -191,26 +200,12 @@ class MaskController:
                     f"layer_sparsity '{expression}': {sparsity} must be a fraction in [0, 1), and the expression "
                     f"must be found in the name of a masked layer, such as {', '.join(names[:3])}"
                 )
-        for path in self.selection.masked:
-            self._score(path)
-        if self.groups:
-            self._masks(0.0)
-        self._wholes.clear()
+        self._masks(0.0, self._assignment.wholes())
 
-    def _score(self, path: str, steps: int = 1) -> np.ndarray:
+    def _score(self, path: str, wholes: Weights, steps: int) -> np.ndarray:
         """Return the criterion's scores of a layer, of its kernel's shape (filters last) or (filters,)."""
         layer = self._all[path]
-        scale = None
-        if path in self.norms:
-            norm = self._all[self.norms[path]]
-            gamma = norm.layer.gamma if isinstance(norm, MaskedLayer) else norm.gamma
-            if gamma is not None:
-                scale = norm.whole("gamma") if isinstance(norm, MaskedLayer) else gamma.numpy()
-        if scale is None and getattr(self.criterion, "needs_scale", False):
-            raise InputError(
-                f"criterion '{type(self.criterion).__name__}' needs a batch norm with a scale right behind each "
-                f"layer, and '{path}' has none; exclude it, or take another criterion"
-            )
+        scale = self._scale(path) if getattr(self.criterion, "needs_scale", False) else None
         gathered = None
         if path in self._sources:
             gathered = self._sources[path].evidence.numpy()
@@ -218,9 +213,7 @@ class MaskController:
                 gathered = gathered / max(steps, 1)
             if gathered.ndim > 1:
                 gathered = filters_last(layer.layer, gathered)
-        self._wholes[path, layer.masked[0]] = whole = layer.whole(layer.masked[0])
-        weights = filters_last(layer.layer, whole.view())
-        weights.flags.writeable = False  # it becomes the weights again
+        weights = filters_last(layer.layer, np.asarray(wholes[path, layer.masked[0]]))
         scores = np.asarray(self.criterion(Evidence(path, weights, gathered, scale)))
         accepted = {(weights.shape[-1],)} if scores.ndim == 1 else {weights.shape}
         if scores.shape not in accepted or (scores.ndim == 1 and not self.groups):
@@ -233,6 +226,17 @@ class MaskController:
             raise InputError(f"the scores of '{path}' are not finite: the training has diverged; lower its rate")
         return scores
 
+    def _scale(self, path: str) -> np.ndarray:
+        """Return the gamma of the batch norm right behind a layer, shape (filters,)."""
+        norm = self._all.get(self.norms.get(path, ""))
+        plain = norm.layer if isinstance(norm, MaskedLayer) else norm
+        if plain is None or plain.gamma is None:
+            raise InputError(
+                f"criterion '{type(self.criterion).__name__}' needs a batch norm with a scale right behind each "
+                f"layer, and '{path}' has none; exclude it, or take another criterion"
+            )
+        return (norm.whole("gamma") if isinstance(norm, MaskedLayer) else plain.gamma).numpy()
+
     def _own_sparsity(self, name: str, sparsity: float) -> float | None:
         """Return the sparsity of one layer or group now; None leaves it to the global ranking."""
         for expression, final in self.layer_sparsity.items():
@@ -240,26 +244,26 @@ class MaskController:
                 return round(final * sparsity / self.final_sparsity, 6) if self.final_sparsity else 0.0
         return sparsity if self.scope == "layer" else None
 
-    def _masks(self, sparsity: float, steps: int = 1) -> Masks:
+    def _masks(self, sparsity: float, wholes: Weights, steps: int = 1) -> Masks:
         """Return the masks for a sparsity, by weight."""
-        scores = {path: self._score(path, steps) for path in self.selection.masked}
+        paths = self.selection.masked
         ranking: dict[str, Any] = {"global_sparsity": sparsity, "normalize": self.normalize}
 
         def own(name: str) -> float | None:
             return self._own_sparsity(name, sparsity)
 
+        def score(path: str) -> np.ndarray:
+            return self._score(path, wholes, steps)
+
         if not self.groups:
             unit = _KERNELWISE[self.granularity] if isinstance(self.granularity, str) else self.granularity
-            masks = mask_kernels(scores, unit, own, **ranking)
+            masks = mask_kernels(paths, score, unit, own, **ranking)
             return {
                 (path, self._all[path].masked[0]): filters_last(self._all[path].layer, mask)
                 for path, mask in masks.items()
             }
-        by_filter = {
-            path: score if score.ndim == 1 else score.reshape(-1, score.shape[-1]).sum(axis=0)
-            for path, score in scores.items()
-        }
-        kernels = {path: (self._all[path].masked[0], filter_axis(self._all[path].layer)) for path in scores}
+        by_filter = {path: filter_scores(score(path)) for path in paths}
+        kernels = {path: (self._all[path].masked[0], filter_axis(self._all[path].layer)) for path in paths}
         shapes = {
             (path, name): tuple(variable.shape)
             for path, layer in self._owners.items()
@@ -295,11 +299,8 @@ class MaskController:
                 f"criterion '{type(self.criterion).__name__}' has no evidence to rank by: in a loop of your own "
                 "call controller.gather after each gradient (MaskController shows how)"
             )
-        for (path, name), mask in self._masks(sparsity, steps).items():
-            layer = self._owners[path]
-            layer.set_mask(name, mask, self._wholes.get((path, name)))
-            stop_momentum(optimizer, layer.pruning_vars[layer.masked.index(name)][0], mask)
-        self._wholes.clear()
+        wholes = self._assignment.wholes()
+        self._assignment.assign(self._masks(sparsity, wholes, steps), wholes, optimizer)
         for layer in self.tapped:
             if layer.gathers != "movement":
                 layer.evidence.assign(np.zeros(layer.evidence.shape, np.float32))

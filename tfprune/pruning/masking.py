@@ -49,7 +49,8 @@ def filter_groups(model: Any, masked: Sequence[str]) -> tuple[ChannelGroup, ...]
 
 
 def mask_kernels(
-    scores: Mapping[str, np.ndarray],
+    paths: Sequence[str],
+    score: Callable[[str], np.ndarray],
     granularity: Weight | Block | Pattern,
     sparsity: Callable[[str], float | None],
     *,
@@ -59,25 +60,33 @@ def mask_kernels(
     """Return the bool masks of kernels (filters last), each for itself or, with `global_sparsity`, ranked together.
 
     Args:
-        scores: per layer, of the kernel's shape.
+        score: layer -> its scores, of the kernel's shape; asked for one after the other, so that
+            those of a layer that is ranked for itself need not be kept.
         sparsity: layer -> its own sparsity; None leaves it to the ranking over all.
     """
-    own = {path: sparsity(path) for path in scores}
-    masks = {path: granularity.mask(scores[path], own[path]) for path in scores if own[path] is not None}
-    together = [path for path in scores if own[path] is None]
+    masks, together = {}, {}
+    for path in paths:
+        own = sparsity(path)
+        if own is None:
+            together[path] = score(path)
+        else:
+            masks[path] = granularity.mask(score(path), own)
     if together:
-        pooled = [granularity.pool(scores[path]) for path in together]
-        kept = keep_over_all(
-            [item[0] for item in pooled], [item[1] for item in pooled], global_sparsity, normalize=normalize
-        )
-        for path, keep in zip(together, kept, strict=True):
-            masks[path] = granularity.spread(keep, scores[path].shape)
+        scores, sizes = zip(*map(granularity.pool, together.values()), strict=True)
+        kept = keep_over_all(scores, sizes, global_sparsity, normalize=normalize)
+        for (path, layer_scores), keep in zip(together.items(), kept, strict=True):
+            masks[path] = granularity.spread(keep, layer_scores.shape)
     return masks
+
+
+def filter_scores(scores: np.ndarray) -> np.ndarray:
+    """Return the score of each filter, shape (filters,): the sum over its weights, unless it has one already."""
+    return scores if scores.ndim == 1 else scores.reshape(-1, scores.shape[-1]).sum(axis=0)
 
 
 def score_groups(
     groups: Sequence[ChannelGroup],
-    filter_scores: Mapping[str, np.ndarray],
+    scores_of: Mapping[str, np.ndarray],
     kernels: Mapping[str, tuple[str, int]],
     shapes: Mapping[tuple[str, str], tuple[int, ...]],
 ) -> list[np.ndarray]:
@@ -86,7 +95,7 @@ def score_groups(
     The input slices of the layers that follow are not counted: they would count the same channel twice.
 
     Args:
-        filter_scores: per layer, shape (filters,).
+        scores_of: per layer, shape (filters,).
         kernels: per masked layer the name of its kernel and the axis of its filters, counted from the end.
         shapes: of all weights that the groups touch.
 
@@ -105,7 +114,7 @@ def score_groups(
                 f"channel group '{group.name}' holds no filters of a masked layer, so nothing can be scored; "
                 f"it has {', '.join(f'{m.layer}.{m.weight} axis {m.axis}' for m in group.members)}"
             )
-        scores.append(sum(sum_channels(filter_scores[member.layer], member.indices) for member in filters))
+        scores.append(sum(sum_channels(scores_of[member.layer], member.indices) for member in filters))
     return scores
 
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
-from tfprune.keras import keras, tf
+from tfprune.keras import keras
 
 _STILL = (
     keras.optimizers.SGD,
@@ -20,6 +18,7 @@ _STILL = (
     keras.optimizers.AdamW,
     keras.optimizers.Lion,
 )
+_MOVING = ("_momentums", "momentums", "_m", "_model_variables_moving_average")
 
 
 def holds_zeros(optimizer: Any) -> bool:
@@ -27,18 +26,19 @@ def holds_zeros(optimizer: Any) -> bool:
     return isinstance(_inner(optimizer), _STILL)
 
 
-def stop_momentum(optimizer: Any, variable: Any, mask: np.ndarray) -> None:
-    """Set the momentum (and moving average) of masked weights to zero; the size of their steps stays known."""
+def momenta(optimizer: Any, variable: Any) -> list[Any]:
+    """Return the variables of an optimizer that would move a masked weight without a gradient.
+
+    They are its momentum and its moving average; what only knows the size of its steps may stay.
+    """
     inner = _inner(optimizer)
     if not holds_zeros(inner) or not getattr(inner, "_built", False):
-        return
+        return []
     index = inner._index_dict.get(inner._var_key(variable))
     if index is None:
-        return
-    for name in ("_momentums", "momentums", "_m", "_model_variables_moving_average"):
-        slots = getattr(inner, name, None)
-        if slots:
-            slots[index].assign(np.asarray(tf.convert_to_tensor(slots[index])) * mask)
+        return []
+    slots = (getattr(inner, name, None) for name in _MOVING)
+    return [each[index] for each in slots if each]
 
 
 def _inner(optimizer: Any) -> Any:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tfprune.keras import keras, tf
 from tfprune.pruning.graph import filter_axis
 
@@ -98,27 +96,26 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         """The 0/1 mask of the kernel, of its shape."""
         return self.pruning_vars[0][1]
 
-    def whole(self, name: str) -> np.ndarray:
-        """Return a weight with the values that masked weights keep, float32."""
-        variable = self.variable(name)
-        if name not in self.masked:
-            return variable.numpy()
-        return _shared(variable) + _shared(self.kept[self.masked.index(name)])
+    def whole(self, name: str) -> Any:
+        """Return a weight with the values that masked weights keep, a float32 tensor."""
+        weight = tf.cast(tf.convert_to_tensor(self.variable(name)), tf.float32)
+        return weight + self.kept[self.masked.index(name)] if name in self.masked else weight
 
-    def set_mask(self, name: str, mask: np.ndarray, whole: np.ndarray | None = None) -> None:
+    def set_mask(self, name: str, mask: Any, whole: Any = None) -> None:
         """Mask a weight anew: what is dropped is kept aside, what is not comes back.
 
         Args:
-            whole: what `whole(name)` gave, when it is at hand; it is overwritten.
+            mask: bool tensor or array of the weight's shape.
+            whole: what `whole(name)` gave, when it is at hand.
         """
         index = self.masked.index(name)
         variable, mask_variable, _ = self.pruning_vars[index]
-        mask, whole = mask.astype(np.float32), self.whole(name) if whole is None else whole
-        alive = whole * mask
-        alive += 0.0  # -0.0, which does not compress, becomes 0.0
-        variable.assign(alive)
-        self.kept[index].assign(np.subtract(whole, alive, out=whole))
-        mask_variable.assign(mask)
+        whole = self.whole(name) if whole is None else whole
+        dropped = whole * tf.cast(tf.logical_not(mask), tf.float32)
+        # Not whole * mask, in which a dropped negative is -0.0, which does not compress.
+        variable.assign(tf.cast(whole - dropped, variable.dtype))
+        self.kept[index].assign(dropped)
+        mask_variable.assign(tf.cast(mask, mask_variable.dtype))
 
     def zero_masked(self) -> None:
         """Set masked weights back to zero, after an optimizer that moves weights without a gradient."""
@@ -157,11 +154,6 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         """Return the wrapper of a config, with its layer."""
         config = dict(config)
         return cls(keras.layers.deserialize(config.pop("layer")), **config)
-
-
-def _shared(variable: Any) -> np.ndarray:
-    """Return a variable's value without a copy, which `.numpy()` would make; to be read at once."""
-    return np.asarray(tf.convert_to_tensor(variable))
 
 
 @tf.custom_gradient

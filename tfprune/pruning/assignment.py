@@ -1,0 +1,58 @@
+"""All masked weights of a model read, and their masks set, in one compiled TensorFlow function each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfprune.keras import tf
+from tfprune.pruning.momentum import momenta
+from tfprune.pruning.wrapper import MaskedLayer
+
+Weights = dict[tuple[str, str], Any]
+"""(layer, weight) -> a tensor of the weight's shape."""
+
+
+class MaskAssignment:
+    """Moves whole weights out of, and masks into, the variables of a model.
+
+    Between the two only scores are computed; everything else of a mask update is memory traffic,
+    which a graph spreads over all cores without a detour through Python or numpy.
+
+    Args:
+        owners: path -> masked layer.
+    """
+
+    def __init__(self, owners: Mapping[str, MaskedLayer]) -> None:
+        self._owners = owners
+        self._keys = [(path, name) for path, layer in owners.items() for name in layer.masked]
+        self._read = tf.function(lambda: [owners[path].whole(name) for path, name in self._keys])
+        self._momenta: list[list[Any]] = []
+        self._write: Any = None
+
+    def wholes(self) -> Weights:
+        """Return every masked weight with the values that are kept aside, float32."""
+        return dict(zip(self._keys, self._read(), strict=True))
+
+    def assign(self, masks: Mapping[tuple[str, str], Any], wholes: Weights, optimizer: Any) -> None:
+        """Set all masks, and stop the momentum of what they drop.
+
+        Args:
+            masks: bool arrays for every masked weight.
+            wholes: what `wholes()` gave.
+            optimizer: the one that trains the model.
+        """
+        slots = [momenta(optimizer, self._owners[path].variable(name)) for path, name in self._keys]
+        if self._write is None or not _same(slots, self._momenta):
+            self._momenta, self._write = slots, tf.function(self._assign)
+        self._write([tf.constant(masks[key]) for key in self._keys], [wholes[key] for key in self._keys])
+
+    def _assign(self, masks: list[Any], wholes: list[Any]) -> None:
+        for (path, name), mask, whole, slots in zip(self._keys, masks, wholes, self._momenta, strict=True):
+            self._owners[path].set_mask(name, mask, whole)
+            for slot in slots:
+                slot.assign(slot * tf.cast(mask, slot.dtype))
+
+
+def _same(some: list[list[Any]], others: list[list[Any]]) -> bool:
+    return [[id(slot) for slot in slots] for slots in some] == [[id(slot) for slot in slots] for slots in others]
