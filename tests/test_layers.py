@@ -1,10 +1,11 @@
-"""The floors of the design: a package imports only from floors below it, inside functions too."""
+"""The order of the code: packages import from floors below, modules in no circle; inside functions too."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -38,19 +39,21 @@ def package_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Return the tfprune packages that a file imports, wherever in it."""
+def names_imported(path: Path) -> set[str]:
+    """Return the full names that a file imports from tfprune, wherever in it."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative imports hide the floor"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-        else:
-            continue
-        found |= {name.split(".")[1] for name in names if name.startswith("tfprune.")}
-    return found - {"__version__"}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name.startswith("tfprune.")}
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the tfprune packages that a file imports."""
+    return {name.split(".")[1] for name in names_imported(path)} - {"__version__"}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
@@ -62,6 +65,24 @@ def test_imports_go_down(path):
         assert other in FLOORS, f"{other} has no floor"
         below = FLOORS[other] == 0 or FLOORS[other] < FLOORS[package]
         assert below, f"{path.relative_to(ROOT)} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("package", sorted({package_of(path) for path in ROOT.rglob("*/*.py")}))
+def test_modules_of_a_package_import_each_other_in_no_circle(package):
+    # Importing any module runs its package's `__init__` first: what that offers lazily is no circle.
+    modules = {
+        ".".join(["tfprune", *path.relative_to(ROOT).with_suffix("").parts]): path
+        for path in (ROOT / package).rglob("*.py")
+        if path.name != "__init__.py"
+    }
+    imported = {module: names_imported(path) for module, path in modules.items()}
+    order = TopologicalSorter(
+        {
+            module: [other for other in modules if any(f"{name}.".startswith(f"{other}.") for name in names)]
+            for module, names in imported.items()
+        }
+    )
+    assert set(order.static_order()) == set(modules)  # a CycleError names the circle
 
 
 def test_tfmot_is_imported_by_pruning_only():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from typing import Any
 
 from tfprune.errors import InputError
@@ -70,23 +71,38 @@ class MaskedModel(keras.Model):
         return self.compute_metrics(x, y, predicted, sample_weight)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the functional model's config, and the controller's as `masking`."""
+        """Return the functional model's config, and as `masking` the controller's class and config."""
         config = super().get_config()
         if self.controller is not None:
-            config["masking"] = self.controller.get_config()
+            kind = type(self.controller)
+            config["masking"] = {
+                "controller": f"{kind.__module__}:{kind.__qualname__}",
+                "config": self.controller.get_config(),
+            }
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MaskedModel:
-        """Return the model of a config, with its controller."""
-        from tfprune.pruning.controller import MaskController  # the controller needs this class to wrap a model
+        """Return the model of a config, with its controller, whose class the config names as Keras names a layer's.
 
+        Raises:
+            InputError: when that class is not where it was.
+        """
         config = dict(config)
         masking = config.pop("masking", None)
         model = super().from_config(config, custom_objects)
         if masking is not None:
-            MaskController.restore(model, masking)
+            _find_class(masking["controller"]).restore(model, masking["config"])
         return model
+
+
+def _find_class(name: str) -> Any:
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(
+            f"the model was saved with the controller '{name}' (module:class), which is not there to import: {error}"
+        ) from error
 
 
 class _TrainAndMask:
