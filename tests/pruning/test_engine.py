@@ -150,7 +150,7 @@ def test_layers_may_have_a_sparsity_of_their_own():
         masked(layer_sparsity={"encoder": 0.5})
 
 
-@pytest.mark.parametrize("criterion", ["magnitude", "taylor", "movement"])
+@pytest.mark.parametrize("criterion", ["magnitude", "movement"])
 def test_a_masked_weight_comes_back_with_its_value(discs, criterion):
     controller = masked(criterion=criterion, final=0.5, steps=40, schedule="constant", prunes=8)
     layer = controller.layers[0]
@@ -160,6 +160,19 @@ def test_a_masked_weight_comes_back_with_its_value(discs, criterion):
     back = (before == 0) & (layer.mask.numpy() == 1)
     assert back.sum() > 3
     assert np.all(values[before == 0] != 0)
+
+
+@pytest.mark.parametrize("criterion", ["taylor", "taylor_gate"])
+def test_what_taylor_drops_stays_away(discs, criterion):
+    granularity = "filter" if criterion == "taylor_gate" else "weight"
+    controller = masked(criterion=criterion, granularity=granularity, final=0.5, steps=40, prunes=8)
+    layer = controller.layers[0]
+    train(controller, discs, steps=20, optimizer=keras.optimizers.Adam(0.02))
+    before = layer.mask.numpy()
+    train(controller, discs, steps=20, optimizer=keras.optimizers.Adam(0.02))
+    after = layer.mask.numpy()
+    assert after.sum() < before.sum() < before.size
+    assert not np.any((before == 0) & (after == 1))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
     pruned weight is lost for ever, and between a step and the next forward pass nothing is zero.
     Here a masked weight *is* zero, its value waits in a variable of its own (`kept`) and comes back
     when the mask does, and the gradient passes through a gate that holds the zeros at zero:
-    backward g * m for the weight, and, when a criterion asks, t = g * (w + kept) for its evidence.
+    backward g * m for the weight, and, when a criterion asks, t = g * w for its evidence (for
+    movement, of the whole weight w + kept: see `tfprune.criteria.GATHERED`).
     So weight decay, clipping, regularizers, checkpoints and `strip_pruning` all see the sparse net.
     Masks are set from outside (`tfprune.pruning.controller`).
 
@@ -140,9 +141,11 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         mask = tf.cast(mask, value.dtype)
         if self.evidence is None or (index and self.gathers != "taylor_filters"):
             return _gate(value, mask)
-        kept, tap = tf.convert_to_tensor(self.kept[index]), tf.convert_to_tensor(self.evidence)
+        whole, tap = tf.cast(value, tf.float32), tf.convert_to_tensor(self.evidence)
+        if self.gathers == "movement":
+            whole += tf.convert_to_tensor(self.kept[index])
         axis = filter_axis(self.layer) if value.shape.rank > 1 else -1
-        return _gate_with_tap(value, mask, kept, tap, axis=axis)
+        return _gate_with_tap(value, mask, whole, tap, axis=axis)
 
     def get_config(self) -> dict[str, Any]:
         """Return the constructor's arguments; the schedule belongs to the model."""
@@ -161,14 +164,14 @@ def _gate(weight: Any, mask: Any) -> Any:
     return tf.identity(weight), lambda gradient: (gradient * mask, None)
 
 
-def _gate_with_tap(weight: Any, mask: Any, kept: Any, tap: Any, *, axis: int) -> Any:
-    """Gate a weight; the gradient of `tap` is t = g * (w + kept), summed over each filter when tap is (filters,)."""
+def _gate_with_tap(weight: Any, mask: Any, whole: Any, tap: Any, *, axis: int) -> Any:
+    """Gate a weight; the gradient of `tap` is t = g * whole, summed over each filter when tap is (filters,)."""
     kernel_rank, by_filter = weight.shape.rank, weight.shape != tap.shape
 
     @tf.custom_gradient
-    def gate(weight: Any, mask: Any, kept: Any, tap: Any) -> Any:
+    def gate(weight: Any, mask: Any, whole: Any, tap: Any) -> Any:
         def backward(gradient: Any) -> Any:
-            moved = tf.cast(gradient, tf.float32) * (tf.cast(weight, tf.float32) + kept)
+            moved = tf.cast(gradient, tf.float32) * whole
             if by_filter and kernel_rank == 1:  # a bias with a depth multiplier
                 moved = tf.reduce_sum(tf.reshape(moved, (tap.shape[0], -1)), 1)
             elif by_filter:
@@ -177,4 +180,4 @@ def _gate_with_tap(weight: Any, mask: Any, kept: Any, tap: Any, *, axis: int) ->
 
         return tf.identity(weight), backward
 
-    return gate(weight, mask, kept, tap)
+    return gate(weight, mask, whole, tap)
