@@ -57,15 +57,18 @@ class ChannelGroups:
         made = np.array([slot.role == "out" for slot in self.slots], bool)[slot_index]
         roots = space.find(labels)
         free = ~space.is_frozen(labels) & np.isin(roots, roots[made])
-        self._roots, group_of = np.unique(roots[free], return_inverse=True)
+        own_roots, group_of = np.unique(roots[free], return_inverse=True)
+        number_of_root = np.full(len(space), -1)
+        number_of_root[own_roots] = np.arange(len(own_roots))
+        self._numbers = number_of_root[space.find(np.arange(len(space)))]
         order = np.argsort(group_of, kind="stable")
         self.group_of: np.ndarray = group_of[order]
         self.slot_index: np.ndarray = slot_index[free][order]
         self.positions: np.ndarray = positions[free][order]
-        self._starts = np.searchsorted(self.group_of, np.arange(len(self) + 1))
+        self._starts = np.searchsorted(self.group_of, np.arange(len(own_roots) + 1))
 
     def __len__(self) -> int:
-        return len(self._roots)
+        return len(self._starts) - 1
 
     def __getitem__(self, group: int) -> tuple[Slice, ...]:
         """Return the slices of one group."""
@@ -82,26 +85,21 @@ class ChannelGroups:
 
     def numbers(self, labels: np.ndarray) -> np.ndarray:
         """Return the number of the group of each label, -1 where it may not go."""
-        if not len(self):
-            return np.full(labels.shape, -1)
-        roots = self.graph.space.find(labels)
-        found = np.minimum(np.searchsorted(self._roots, roots), len(self) - 1)
-        return np.where(self._roots[found] == roots, found, -1)
+        return self._numbers[labels]
 
     def keep(self, removed: np.ndarray) -> np.ndarray:
         """Return for every label of the space whether it stays; `removed` is bool (groups,)."""
-        numbers = self.numbers(np.arange(len(self.graph.space)))
-        return ~np.append(removed, False)[numbers]
+        return ~np.append(removed, False)[self._numbers]
 
     @cached_property
     def families(self) -> tuple[Family, ...]:
         """The groups by the layers that make them."""
         made = np.array([slot.role == "out" for slot in self.slots], bool)[self.slot_index]
         group_of, slot_index = self.group_of[made], self.slot_index[made]
-        starts = np.searchsorted(group_of, np.arange(len(self) + 1))
+        starts, slots = np.searchsorted(group_of, np.arange(len(self) + 1)).tolist(), slot_index.tolist()
         members: dict[tuple[int, ...], list[int]] = {}
         for group in range(len(self)):
-            makers = tuple(dict.fromkeys(slot_index[starts[group] : starts[group + 1]].tolist()))
+            makers = tuple(dict.fromkeys(slots[starts[group] : starts[group + 1]]))
             members.setdefault(makers, []).append(group)
         families = []
         for makers, groups in members.items():
@@ -122,8 +120,10 @@ class ChannelGroups:
 
         A slice of a layer's channels is a tensor of its own, so a guard per layer would not do.
         """
+        # Most layers hand on the labels they get, so that few of these are different.
+        everywhere = [*self.graph.tensors.values(), *(slot.labels for slot in self.slots)]
         sets = {}
-        for labels in [*self.graph.tensors.values(), *(slot.labels for slot in self.slots)]:
+        for labels in {labels.tobytes(): labels for labels in everywhere}.values():
             numbers = np.unique(self.numbers(labels))
             if numbers.size and numbers[0] >= 0:
                 sets[numbers.tobytes()] = numbers

@@ -95,9 +95,13 @@ def score_groups(
         raise unknown_name("reduction", reduction, REDUCTIONS)
     by_norm = getattr(judge, "needs_scale", False)
     slots = _norm_slots(groups) if by_norm else _kernel_slots(groups)
-    values = {id(slot.variable): slot.variable for _, slot in slots}
-    values = {key: keras.backend.get_value(variable) for key, variable in values.items()}
-    by_slot = {index: _slot_scores(slot, values[id(slot.variable)], judge, gathered) for index, slot in slots}
+    by_slot: dict[int, np.ndarray] = {}
+    variable = values = None
+    for index, slot in slots:
+        # The slots of a kernel follow each other. All kernels at once would be a second copy of the model.
+        if slot.variable is not variable:
+            variable, values = slot.variable, keras.backend.get_value(slot.variable)
+        by_slot[index] = _slot_scores(slot, values, judge, gathered)
     scores = _reduce(groups, by_slot, reduction)
     if by_norm and np.isnan(scores).any():
         # A layer without a norm has no gamma: next to the layers that have one, its kernel speaks.
