@@ -15,6 +15,7 @@ Usage: python benchmarks/mask_quality.py --data DIR/corrosion_field [--width 8] 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
 import tempfile
@@ -37,6 +38,7 @@ from tfprune.keras import keras
 from tfprune.objectives.counts import count_confusion
 from tfprune.objectives.losses import build_loss
 from tfprune.objectives.metrics import MeanIoU
+from tfprune.pruning import SCOPES
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
@@ -49,6 +51,7 @@ METHODS = ("dense", "magnitude", "taylor", "movement", "random", "tfmot")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "mask_quality.jsonl"
 BATCH = 8
+CELL = ("seed", "width", "method", "sparsity", "scope")
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,7 @@ class Cell:
     width: int
     method: str
     sparsity: float
+    scope: str
 
 
 def load_data(folder: Path, size: tuple[int, int]) -> dict[str, SegmentationArrays]:
@@ -154,6 +158,7 @@ def run_cell(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder
         "seed": cell.seed,
         "width": cell.width,
         "method": cell.method,
+        "scope": cell.scope,
         "sparsity": cell.sparsity,
         "wrapped_sparsity": round(sparsity, 6),
         "iou": round(test_iou(final, data["test"]), 5),
@@ -176,7 +181,9 @@ def prune_by_tfprune(
     """Ramp, fix, re-estimate the batch norms; return the plain net and its wrapped sparsity."""
     warm_up = plan.warm_up if cell.method == "movement" else 0
     schedule = build_schedule("polynomial", cell.sparsity, **ramp_of(data, plan, warm_up=warm_up))
-    controller = MaskController(net, schedule, criterion=cell.method)
+    controller = MaskController(
+        net, schedule, criterion=cell.method, scope=cell.scope, normalize=cell.scope == "global"
+    )
     train(controller.model, data, plan.ramp + plan.fixed, **settings)
     plain = controller.strip()
     pictures = data["train"].images.astype(np.float32)
@@ -215,12 +222,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def cells_of(arguments: argparse.Namespace) -> list[Cell]:
-    """Return the cells asked for; a dense one has no sparsity."""
+    """Return the cells asked for; a dense one has no sparsity, and tfmot knows no global ranking."""
     return [
-        Cell(seed, arguments.width, method, sparsity)
+        Cell(seed, arguments.width, method, sparsity, scope)
         for seed in arguments.seeds
+        for scope in arguments.scopes
         for method in arguments.methods
         for sparsity in ([0.0] if method == "dense" else arguments.sparsities)
+        if scope == "layer" or method not in ("dense", "tfmot")
     ]
 
 
@@ -228,18 +237,19 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per width, method and sparsity, with the mean over seeds and the spread."""
     groups: dict[tuple[Any, ...], list[float]] = {}
     for row in rows:
-        groups.setdefault((row["width"], row["method"], row["sparsity"]), []).append(row["iou"])
+        groups.setdefault((row["width"], row["method"], row["scope"], row["sparsity"]), []).append(row["iou"])
     return [
         {
             "width": width,
             "method": method,
+            "scope": scope,
             "sparsity": sparsity,
             "seeds": len(values),
             "iou_mean": round(statistics.mean(values), 4),
             "iou_low": min(values),
             "iou_high": max(values),
         }
-        for (width, method, sparsity), values in sorted(groups.items())
+        for (width, method, scope, sparsity), values in sorted(groups.items())
     ]
 
 
@@ -261,13 +271,14 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
         "sparsity (16 mask updates, cubic; movement waits for 2 epochs first), 4 with fixed masks; Adam 1e-3,",
         "cosine, fresh state; the best of the last 4 epochs on validation. `dense` trains the same 12 epochs",
         "without masks; `tfmot` is tfmot's own wrapper, callback and `strip_pruning` on the same layers with the",
-        "same schedule. Sparsity: zeros in the masked kernels, the same in every layer. Mean over the seeds, below",
-        "it the lowest and the highest.",
+        "same schedule. Sparsity: zeros in all masked kernels together; per layer, each of them has that share, over",
+        "all layers, one ranking decides (scores of a layer divided by their Euclidean norm). Mean over the seeds,",
+        "below it the lowest and the highest.",
         "",
     ]
     for width in sorted(start):
-        of_width = {(row["method"], row["sparsity"]): row for row in cells if row["width"] == width}
-        sparsities = sorted({sparsity for _, sparsity in of_width if sparsity})
+        of_width = {(row["method"], row["scope"], row["sparsity"]): row for row in cells if row["width"] == width}
+        sparsities = sorted({sparsity for _, _, sparsity in of_width if sparsity})
         seeds = max(row["seeds"] for row in of_width.values())
         lines += [
             f"## Width {width}, seeds: {seeds}; dense nets before these epochs: {statistics.mean(start[width]):.3f}",
@@ -275,13 +286,17 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
             "| method | " + " | ".join(["no masks", *(f"{sparsity:.0%} zeros" for sparsity in sparsities)]) + " |",
             "|---" * (len(sparsities) + 2) + "|",
         ]
-        for method in METHODS:
-            found = [of_width.get((method, sparsity)) for sparsity in (0.0, *sparsities)]
+        for method, scope in itertools.product(METHODS, SCOPES):
+            found = [of_width.get((method, scope, sparsity)) for sparsity in (0.0, *sparsities)]
             if any(found):
-                lines.append(f"| {method} | " + " | ".join(map(_spread, found)) + " |")
+                name = method if method in ("dense", "tfmot") else f"{method}, {_RANKED[scope]}"
+                lines.append(f"| {name} | " + " | ".join(map(_spread, found)) + " |")
         lines.append("")
     path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
     path.with_suffix(".json").write_text(json.dumps({"cells": cells}, indent=1) + "\n", encoding="utf-8")
+
+
+_RANKED = {"layer": "per layer", "global": "over all layers"}
 
 
 def _spread(row: dict[str, Any] | None) -> str:
@@ -301,6 +316,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--sparsities", type=float, nargs="+", default=list(SPARSITIES))
+    parser.add_argument("--scopes", nargs="+", choices=SCOPES, default=list(SCOPES))
     parser.add_argument("--nets", type=Path, default=Path("runs/mask_quality"), help="where dense nets are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
@@ -315,13 +331,13 @@ def main() -> None:
             arguments.data, arguments.nets = Path(temporary, "steel"), Path(temporary)
             arguments.results = Path(temporary, "quick.jsonl")
             arguments.width, arguments.seeds, arguments.sparsities = 8, [0], [0.8]
-            arguments.methods = ["dense", "magnitude", "tfmot"]
+            arguments.methods, arguments.scopes = ["dense", "magnitude", "tfmot"], ["layer"]
             plan, size = Plan(dense=10, ramp=3, fixed=2, warm_up=1, prunes=6, rate=5e-3, norm_momentum=0.9), (32, 32)
             generate_steel(arguments.data, classes=2, counts={"train": 96, "val": 8, "test": 16}, size=size, seed=0)
         data = load_data(arguments.data, size)
-        done = {(row["seed"], row["width"], row["method"], row["sparsity"]) for row in read_lines(arguments.results)}
+        done = {tuple(row[name] for name in CELL) for row in read_lines(arguments.results)}
         for cell in cells_of(arguments):
-            if (cell.seed, cell.width, cell.method, cell.sparsity) in done:
+            if tuple(getattr(cell, name) for name in CELL) in done:
                 continue
             set_determinism(cell.seed)
             row = run_cell(cell, data, plan, arguments.nets)
@@ -332,10 +348,10 @@ def main() -> None:
             print(json.dumps(row), flush=True)
         write_report(read_lines(arguments.results), arguments.results)
         rows = summarize(read_lines(arguments.results))
-    print(f"{'width':>5} {'method':10}{'sparsity':>9}{'seeds':>6}{'IoU':>8}{'low':>8}{'high':>8}")
+    print(f"{'width':>5} {'method':10}{'scope':8}{'sparsity':>9}{'seeds':>6}{'IoU':>8}{'low':>8}{'high':>8}")
     for row in rows:
         print(
-            f"{row['width']:>5} {row['method']:10}{row['sparsity']:>9.2f}{row['seeds']:>6}"
+            f"{row['width']:>5} {row['method']:10}{row['scope']:8}{row['sparsity']:>9.2f}{row['seeds']:>6}"
             f"{row['iou_mean']:>8.4f}{row['iou_low']:>8.4f}{row['iou_high']:>8.4f}"
         )
     print(json.dumps({"cells": rows}))
