@@ -207,7 +207,6 @@ class Rebuilder:
 
         `read` gives the value of an old variable, in its old shape.
         """
-        pairs = []
         self.model._trainable = self.graph.model._trainable
         for old, new in self.copies.values():
             # Setting `trainable` would overwrite the flags of all layers inside; each gets its own.
@@ -215,10 +214,8 @@ class Rebuilder:
                 new_part._trainable = old_part._trainable
             if not is_graph(old):
                 restore_initializers(old, new)
-                pairs += [
-                    (target, self._left(source, read)) for source, target in zip(old.weights, new.weights, strict=True)
-                ]
-        keras.backend.batch_set_value(pairs)
+                for source, target in zip(old.weights, new.weights, strict=True):
+                    keras.backend.set_value(target, self._left(source, read))
 
     def _left(self, variable: Any, read: Callable[[Any], np.ndarray]) -> np.ndarray:
         value = read(variable)
