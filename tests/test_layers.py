@@ -22,6 +22,7 @@ FLOORS = {
     "criteria": 1,
     "channels": 2,
     "pruning": 3,
+    "regularization": 3.1,
     "training": 4,
     "export": 4,
     "verification": 5,
@@ -104,7 +105,7 @@ def loaded_by(code: str) -> set[str]:
         "import tfprune",
         "import tfprune.cli",
         "import tfprune.data, tfprune.architectures, tfprune.objectives, tfprune.criteria, tfprune.pruning",
-        "import tfprune.export, tfprune.training, tfprune.recipe, tfprune.report",
+        "import tfprune.export, tfprune.training, tfprune.recipe, tfprune.report, tfprune.regularization",
         "import tfprune.verification.proof, tfprune.verification.runtimes",
     ],
 )

@@ -47,6 +47,7 @@ def wrap_model(
 
     plain = clone_layers(model, wrap)
     wrapped = MaskedModel(plain.inputs, plain.outputs, name=model.name)
+    wrapped.composite = getattr(model, "composite", None)
     copy_weights(model, wrapped)
     return wrapped
 

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-import pkgutil
 from typing import Any
 
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 from tfprune.pruning.gathering import gather_evidence
+from tfprune.pruning.named import find_class, name_class, read_part, write_part
 
 
 @keras.utils.register_keras_serializable("tfprune")
 class MaskedModel(keras.Model):
-    """A functional model with masked layers and the controller that owns the masks.
+    """A functional model that owns its training step, for masks, for a composite regularizer, or for both.
 
     `fit` and `train_on_batch` gather evidence in the training step and set the masks between
     steps, on the host, so that no callback can be forgotten and a step carries no conditions
     (`jit_compile=True` works). `mask_step` counts the steps trained since wrapping; it is saved
     with the weights, so that a loaded model goes on in its schedule.
+
+    `composite` is what `tfprune.regularization` wants of a training step (its `Composite`), or None.
     """
+
+    composite: Any = None
 
     # The arguments are those of Keras' Functional: by them it knows that a config can rebuild the graph.
     def __init__(self, inputs: Any, outputs: Any, name: str | None = None, trainable: bool = True) -> None:
@@ -27,6 +31,8 @@ class MaskedModel(keras.Model):
             0, dtype=tf.int64, trainable=False, name="mask_step", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
         )
         self._hold_controller(None)
+        # Past Keras' tracking: it is no metric of the evaluation.
+        object.__setattr__(self, "_h_share", keras.metrics.Mean(name="h_share"))
 
     def _hold_controller(self, controller: Any) -> None:
         # Past Keras' tracking: the controller holds this model in turn.
@@ -35,17 +41,17 @@ class MaskedModel(keras.Model):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Return Keras' training function, followed by the mask update when one is due."""
-        if self.controller is None:  # a clone by Keras, or what tfmot's strip_pruning leaves
-            return super().make_train_function(force)
-        is_open = int(self.mask_step.numpy()) < self.controller.last_step
-        object.__setattr__(self, "_gathers", is_open and bool(self.controller.taps))
-        if self._gathers and not hasattr(self.optimizer, "compute_gradients"):
+        if self.controller is not None:
+            is_open = int(self.mask_step.numpy()) < self.controller.last_step
+            object.__setattr__(self, "_gathers", is_open and bool(self.controller.taps))
+        if (self._gathers or self.composite is not None) and not hasattr(self.optimizer, "compute_gradients"):
             raise InputError(
-                f"a criterion that gathers gradients needs an optimizer of today's kind; {type(self.optimizer)} is a "
-                "legacy one. Take its namesake from keras.optimizers."
+                "gathering gradients, and a composite regularizer, need an optimizer of today's kind; "
+                f"{type(self.optimizer)} is a legacy one. Take its namesake from keras.optimizers."
             )
         function = super().make_train_function(force)
-        if not isinstance(function, _TrainAndMask):
+        # Without a controller it is a composite alone, a clone by Keras, or what tfmot's strip_pruning leaves.
+        if self.controller is not None and not isinstance(function, _TrainAndMask):
             function = self.train_function = _TrainAndMask(function, self)
         return function
 
@@ -56,53 +62,79 @@ class MaskedModel(keras.Model):
         without the regularizers; it comes before clipping and weight decay.
         """
         step = self.mask_step.assign_add(1)
-        if not self._gathers:
+        if not self._gathers and self.composite is None:
             return super().train_step(data)
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        taps, variables = self.controller.taps, self.trainable_variables
-        with tf.GradientTape() as tape:
-            tape.watch(taps)
+        taps, variables = self.controller.taps if self._gathers else [], self.trainable_variables
+        predicted = None
+
+        def loss_of_batch() -> Any:
+            nonlocal predicted
             predicted = self(x, training=True)
             loss = self.compute_loss(x, y, predicted, sample_weight)
-        self._validate_target_and_loss(y, loss)
-        pairs = self.optimizer.compute_gradients(loss, [*variables, *taps], tape)
-        gather_evidence(self.controller.tapped, [gradient for gradient, _ in pairs[len(variables) :]], step=step)
-        self.optimizer.apply_gradients(pairs[: len(variables)])
-        return self.compute_metrics(x, y, predicted, sample_weight)
+            self._validate_target_and_loss(y, loss)
+            return loss
+
+        if self.composite is None:
+            with tf.GradientTape() as tape:
+                tape.watch(taps)
+                loss = loss_of_batch()
+            pairs = self.optimizer.compute_gradients(loss, [*variables, *taps], tape)
+            pairs, of_taps = pairs[: len(variables)], [gradient for gradient, _ in pairs[len(variables) :]]
+        else:
+            found = self.composite.gradients(self, loss_of_batch, step=step, taps=taps, optimizer=self.optimizer)
+            pairs, of_taps = zip(found.variables, variables, strict=True), found.taps
+            self._h_share.update_state(found.h_share)
+        if taps:
+            gather_evidence(self.controller.tapped, of_taps, step=step)
+        self.optimizer.apply_gradients(pairs)
+        logs = self.compute_metrics(x, y, predicted, sample_weight)
+        if self.composite is not None and self.composite.reading is not None:
+            logs["h_share"] = self._h_share.result()
+        return logs
+
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None) -> Any:
+        """Return the loss of a batch; with a composite only the task in it has a gradient."""
+        if self.composite is None:
+            return super().compute_loss(x, y, y_pred, sample_weight)
+        penalties = [tf.stop_gradient(penalty) for penalty in self.losses]
+        return self.compiled_loss(y, y_pred, sample_weight, regularization_losses=penalties)
+
+    @property
+    def losses(self) -> list[Any]:
+        """The losses of the layers themselves, and last that of the composite, as far as its ramp is."""
+        if self.composite is None:
+            return super().losses
+        return [*super().losses, self.composite.share(self.mask_step) * self.composite.penalty(self)]
+
+    def reset_metrics(self) -> None:
+        """Begin the means of an epoch."""
+        super().reset_metrics()
+        self._h_share.reset_state()
 
     def get_config(self) -> dict[str, Any]:
-        """Return the functional model's config, and as `masking` the controller's class and config."""
+        """Return the functional model's config, as `masking` the controller's class and config, and the composite's."""
         config = super().get_config()
         if self.controller is not None:
-            kind = type(self.controller)
-            config["masking"] = {
-                "controller": f"{kind.__module__}:{kind.__qualname__}",
-                "config": self.controller.get_config(),
-            }
+            config["masking"] = {"controller": name_class(self.controller), "config": self.controller.get_config()}
+        if self.composite is not None:
+            config["composite"] = write_part(self.composite)
         return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MaskedModel:
-        """Return the model of a config, with its controller, whose class the config names as Keras names a layer's.
+        """Return the model of a config, with its controller and composite, whose classes the config names.
 
         Raises:
-            InputError: when that class is not where it was.
+            InputError: when such a class is not where it was.
         """
         config = dict(config)
-        masking = config.pop("masking", None)
+        masking, composite = config.pop("masking", None), config.pop("composite", None)
         model = super().from_config(config, custom_objects)
+        model.composite = read_part(composite)
         if masking is not None:
-            _find_class(masking["controller"]).restore(model, masking["config"])
+            find_class(masking["controller"]).restore(model, masking["config"])
         return model
-
-
-def _find_class(name: str) -> Any:
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(
-            f"the model was saved with the controller '{name}' (module:class), which is not there to import: {error}"
-        ) from error
 
 
 class _TrainAndMask:
@@ -124,6 +156,8 @@ def check_wrappable(model: Any) -> None:
     Raises:
         InputError: with what to do instead.
     """
+    if isinstance(model, MaskedModel) and model.controller is None and model.composite is not None:
+        return  # regularized, and masks go with that
     if isinstance(model, MaskedModel):
         raise InputError(f"model '{model.name}' is masked already; go on with it, or wrap `controller.strip()`")
     if isinstance(model, keras.Model) and type(model).train_step is not keras.Model.train_step:

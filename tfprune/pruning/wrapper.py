@@ -73,11 +73,11 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
             if regularizer is not None and getattr(self.layer, name, None) is not None:
                 losses.append((regularizer, name))
         self.layer._callable_losses = [
-            lambda regularizer=regularizer, name=name: regularizer(self._gated_only(name))
-            for regularizer, name in losses
+            lambda regularizer=regularizer, name=name: regularizer(self.gated(name)) for regularizer, name in losses
         ]
 
-    def _gated_only(self, name: str) -> Any:
+    def gated(self, name: str) -> Any:
+        """Return a weight whose gradient passes through its mask and leaves evidence alone."""
         if name not in self.masked:
             return getattr(self.layer, name)
         weight, mask, _ = self.pruning_vars[self.masked.index(name)]
