@@ -15,29 +15,24 @@ fair, poor, severe of bridge inspection, one per level. The same seed gives the 
 
 from __future__ import annotations
 
-import operator
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from tfprune.data.generated import Drawing, checked_size, write_drawings
 from tfprune.data.steel_scene import draw_scene
 from tfprune.errors import InputError
-from tfprune.records import atomic_path, plain, read_json, write_json
 
 VERSION = 1
 """Version of the drawing; a change of any pixel raises it."""
 
-SPLITS = ("train", "val", "test")
 CLASS_NAMES = {
     2: ("background", "corrosion"),
     3: ("background", "rust", "pitting"),
     4: ("good", "fair", "poor", "severe"),
 }
 _CLASS_OF_LEVEL = {2: (0, 1, 1, 1), 3: (0, 1, 1, 2), 4: (0, 1, 2, 3)}
-_SMALLEST_SIDE = 16
 
 
 def draw_steel(
@@ -54,7 +49,7 @@ def draw_steel(
     >>> image.shape, mask.shape, set(np.unique(mask)) <= {0, 1}
     ((32, 48, 3), (32, 48), True)
     """
-    classes, size = _checked_classes(classes), _checked_size(size)
+    classes, size = _checked_classes(classes), checked_size("steel", size)
     image, level = draw_scene(rng, size)
     return image, np.asarray(_CLASS_OF_LEVEL[classes], np.uint8)[level]
 
@@ -67,99 +62,23 @@ def generate_steel(
     size: tuple[int, int] = (96, 96),
     seed: int = 0,
 ) -> Path:
-    """Write a set as `folder`/{train,val,test}/{images,masks}/NNNN.png with its `dataset.json`; return `folder`.
-
-    Picture i of a split depends on (seed, split, i) alone. A set that was interrupted is completed by a second call;
-    one that is complete with the same parameters is left as it is.
+    """Write a set (`tfprune.data.generated.write_drawings`) and return `folder`.
 
     Args:
-        folder: Where to write; created when missing.
         classes: 2 (corrosion), 3 (rust, pitting) or 4 (condition states).
-        counts: Pictures of "train", "val" and "test", at least one of each.
-        size: (H, W) in pixels.
-        seed: Any whole number from 0.
 
     Raises:
         InputError: A parameter is out of range, or `folder` holds a set made with other parameters.
     """
-    classes, size, counts = _checked_classes(classes), _checked_size(size), _checked_counts(counts)
-    seed = _whole_number("seed", seed, least=0)
-    folder = Path(folder)
-    record = _describe(classes=classes, size=size, counts=counts, seed=seed)
-    complete, begun = folder / "dataset.json", folder / "dataset.json.partial"
-    if complete.exists():
-        _same_parameters(complete, record)
-        return folder
-    if begun.exists():
-        _same_parameters(begun, record)
-    elif any((folder / split).exists() for split in SPLITS):
-        raise InputError(f"{folder}: holds pictures that are not of a generated set; give a new or an empty folder.")
-    else:
-        write_json(begun, record)
-    for number, split in enumerate(SPLITS):
-        _write_split(folder / split, counts[split], key=(seed, number), classes=classes, size=size)
-    os.replace(begun, complete)
-    return folder
-
-
-def _write_split(folder: Path, count: int, *, key: tuple[int, int], classes: int, size: tuple[int, int]) -> None:
-    """Write the pairs that are not there yet. The mask comes second, so that its presence means a whole pair."""
-    for part in ("images", "masks"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for left_over in (folder / part).glob(".*.png"):  # temporary files of a killed run
-            left_over.unlink()
-    for index in range(count):
-        name = f"{index:04d}.png"
-        if (folder / "masks" / name).exists():
-            continue
-        pair = draw_steel(np.random.default_rng((*key, index)), classes=classes, size=size)
-        for part, pixels in zip(("images", "masks"), pair, strict=True):
-            with atomic_path(folder / part / name) as temporary:
-                Image.fromarray(pixels).save(temporary, compress_level=4)
-
-
-def _describe(*, classes: int, size: tuple[int, int], counts: dict[str, int], seed: int) -> dict[str, object]:
-    """Return what dataset.json says."""
-    return plain(
-        {
-            "name": "steel",
-            "title": f"Generated steel surfaces with rust, streaks and pits, {classes} classes",
-            "licence": "generated",
-            "class_names": CLASS_NAMES[classes],
-            "ignore_index": None,
-            "resolution": (size[1], size[0]),
-            "channels": 3,
-            "splits": counts,
-            "generator": {"name": "steel", "version": VERSION, "seed": seed},
-        }
+    classes = _checked_classes(classes)
+    drawing = Drawing(
+        "steel",
+        f"Generated steel surfaces with rust, streaks and pits, {classes} classes",
+        VERSION,
+        CLASS_NAMES[classes],
+        lambda rng, size: draw_steel(rng, classes=classes, size=size),
     )
-
-
-def _same_parameters(path: Path, wanted: dict[str, object]) -> None:
-    try:
-        found = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); give another folder or delete this one.") from error
-    found = found if isinstance(found, dict) else {}
-    different = [
-        f"{key} is {found.get(key)} there, {value} asked for"
-        for key, value in wanted.items()
-        if key != "title" and found.get(key) != value
-    ]
-    if different:
-        raise InputError(
-            f"{path}: made with other parameters ({'; '.join(different)}); give another folder or delete this one."
-        )
-
-
-def _whole_number(name: str, value: object, *, least: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least or isinstance(value, bool):
-        raise InputError(f"steel: {name} is {value!r}; give a whole number from {least}.")
-    return number
+    return write_drawings(folder, drawing, counts=counts, size=size, seed=seed)
 
 
 def _checked_classes(classes: int) -> int:
@@ -167,16 +86,3 @@ def _checked_classes(classes: int) -> int:
         known = ", ".join(f"{count} ({', '.join(names)})" for count, names in CLASS_NAMES.items())
         raise InputError(f"steel: classes is {classes!r}; accepted: {known}.")
     return int(classes)
-
-
-def _checked_size(size: tuple[int, int]) -> tuple[int, int]:
-    if not isinstance(size, tuple | list) or len(size) != 2:
-        raise InputError(f"steel: size is {size!r}; give (height, width) in pixels.")
-    height, width = (_whole_number("a side of size", side, least=_SMALLEST_SIDE) for side in size)
-    return height, width
-
-
-def _checked_counts(counts: Mapping[str, int]) -> dict[str, int]:
-    if not isinstance(counts, Mapping) or set(counts) != set(SPLITS):
-        raise InputError(f"steel: counts is {counts!r}; give the number of pictures of each of {', '.join(SPLITS)}.")
-    return {split: _whole_number(f"counts of {split}", counts[split], least=1) for split in SPLITS}
