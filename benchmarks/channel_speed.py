@@ -96,7 +96,7 @@ def write_report(rows: dict[str, dict[str, float]], *, rounds: int, load: float)
         "",
         f"Half of the channel groups go; random weights, 64x64 pixels; medians of {rounds} rounds in one process:",
         "",
-        "- *plan*: seconds to label the channels, group them, score them by magnitude and write the plan; the first time,",
+        "- *plan*: seconds to label the channels, group them, score them by magnitude, write the plan; the first time,",
         "  and the median and highest of those after it.",
         "- *rebuild*: time to build the smaller model with its weights, over the time of `keras.models.clone_model` of",
         "  the whole net just before; the lowest and highest round beside it.",
