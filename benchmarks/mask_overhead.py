@@ -8,6 +8,7 @@ Usage: python benchmarks/mask_overhead.py [--quick]
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import json
 import statistics
@@ -19,6 +20,7 @@ import numpy as np
 
 from tfprune.architectures import build_model
 from tfprune.keras import keras, tf
+from tfprune.pruning import SCOPES
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 
@@ -136,12 +138,20 @@ def measure_steps(name: str, *, size: int, blocks: int, length: int) -> dict[str
 
 
 def measure_update(net: Any, masked: tuple[str, ...], *, repeats: int) -> dict[str, float]:
-    """Return the milliseconds of one mask update, ours (Adam's momentum included) and tfmot's, interleaved."""
+    """Return the milliseconds of one mask update, ours (Adam's momentum included) and tfmot's, interleaved.
+
+    The speedup is that of layer by layer, which is all that tfmot knows.
+    """
     from tensorflow_model_optimization.sparsity import keras as tfmot
 
-    controller = MaskController(net, build_schedule("one_shot", 0.8, begin_step=1, end_step=2, prunes=1))
-    optimizer = keras.optimizers.Adam()
-    optimizer.build(controller.model.trainable_variables)
+    schedule = build_schedule("one_shot", 0.8, begin_step=1, end_step=2, prunes=1)
+    updates: dict[str, Callable[[], Any]] = {}
+    for scope in SCOPES:
+        controller = MaskController(net, schedule, scope=scope)
+        optimizer = keras.optimizers.Adam()
+        optimizer.build(controller.model.trainable_variables)
+        updates[scope] = functools.partial(controller.update, 1, optimizer)
+        updates[scope]()  # traced once
     theirs = build_tfmot(net, masked)
     layers = [layer for layer in theirs.layers if hasattr(layer, "pruning_obj")]
     for layer in layers:
@@ -153,15 +163,14 @@ def measure_update(net: Any, masked: tuple[str, ...], *, repeats: int) -> dict[s
             layer.pruning_obj.conditional_mask_update()
 
     update_theirs()
-    wall, cpu = time_blocks(
-        {"ours": lambda: controller.update(1, optimizer), "tfmot": update_theirs}, blocks=repeats, length=1
-    )
+    wall, cpu = time_blocks({**updates, "tfmot": update_theirs}, blocks=repeats, length=1)
     return {
         "weights": sum(row.weights for row in controller.sparsity()),
-        "ours_ms": 1e3 * statistics.median(wall["ours"]),
+        "ours_ms": 1e3 * statistics.median(wall["layer"]),
+        "ours_global_ms": 1e3 * statistics.median(wall["global"]),
         "tfmot_ms": 1e3 * statistics.median(wall["tfmot"]),
-        "speedup": statistics.median(ratios_to(wall, "ours")["tfmot"]),
-        "cpu_speedup": statistics.median(ratios_to(cpu, "ours")["tfmot"]),
+        "speedup": statistics.median(ratios_to(wall, "layer")["tfmot"]),
+        "cpu_speedup": statistics.median(ratios_to(cpu, "layer")["tfmot"]),
     }
 
 
@@ -187,7 +196,8 @@ def main() -> None:
         update = result["update"]
         print(
             f"{result['net']:18}dense step {result['dense_step_ms']:.0f} ms; update of {update['weights']:,} weights: "
-            f"ours {update['ours_ms']:.1f} ms, tfmot {update['tfmot_ms']:.1f} ms "
+            f"ours {update['ours_ms']:.1f} ms (over all layers {update['ours_global_ms']:.1f}), "
+            f"tfmot {update['tfmot_ms']:.1f} ms "
             f"({update['speedup']:.1f}x; {update['cpu_speedup']:.1f}x in processor time)"
         )
     worst = {key: round(max(result["ratio"][key] for result in results), 4) for key in results[0]["ratio"]}

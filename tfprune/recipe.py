@@ -121,8 +121,12 @@ class Pruning(Training):
     final_sparsity: Sparsity = Field(description="fraction of zeros in the masked layers, 0-1")
     initial_sparsity: Sparsity = 0.0
     granularity: str = Field("weight", json_schema_extra={"enum": list(GRANULARITIES)})
-    scope: str = Field("layer", json_schema_extra={"enum": list(SCOPES)})
-    normalize: bool = Field(False, description="global scope: divide a layer's scores by their norm first")
+    scope: str | None = Field(
+        None,
+        json_schema_extra={"enum": [*SCOPES, None]},
+        description="per layer or one ranking; default: global for the granularities weight and block, else layer",
+    )
+    normalize: bool = Field(True, description="global scope: divide a layer's scores by their norm first")
     layer_sparsity: dict[str, Sparsity] = Field(
         default={}, description="regular expression of layer names -> final sparsity of their own"
     )

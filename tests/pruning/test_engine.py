@@ -27,10 +27,12 @@ def loss():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def masked(model=None, *, final=0.5, steps=10, schedule="polynomial", prunes=5, min_weights=500, **settings):
+def masked(
+    model=None, *, final=0.5, steps=10, schedule="polynomial", prunes=5, min_weights=500, scope="layer", **settings
+):
     model = model or tiny_net()
     ramp = build_schedule(schedule, final, begin_step=0, end_step=steps, prunes=prunes)
-    return MaskController(model, ramp, selection=select_layers(model, min_weights=min_weights), **settings)
+    return MaskController(model, ramp, selection=select_layers(model, min_weights=min_weights), scope=scope, **settings)
 
 
 def train(controller, discs, *, steps=10, optimizer="adam", **settings):
@@ -138,6 +140,17 @@ def test_one_global_ranking_meets_the_total_and_spares_every_layer(discs):
     with pytest.raises(InputError, match="at most 99 % of a layer"):
         controller = masked(final=0.995, scope="global")
         controller.update(10, keras.optimizers.SGD())
+
+
+def test_weights_and_blocks_are_ranked_over_all_layers_unless_asked_otherwise():
+    scopes = {"weight": "global", "block": "global", "pattern": "layer", "filter": "layer"}
+    assert {name: masked(granularity=name, scope=None).scope for name in scopes} == scopes
+    assert masked(granularity=Block(2, 2), scope=None).scope == "global"
+    controller = masked(final=0.8, scope=None)
+    controller.update(10, keras.optimizers.SGD())
+    shares = [row.sparsity for row in controller.sparsity()]
+    assert controller.total_sparsity() == pytest.approx(0.8, abs=1e-3)
+    assert max(shares) > 0.81
 
 
 def test_layers_may_have_a_sparsity_of_their_own():

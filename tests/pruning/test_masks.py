@@ -82,7 +82,7 @@ def trained(discs):
     images, masks = discs
     model = tiny_net()
     schedule = build_schedule("polynomial", 0.75, begin_step=0, end_step=10, prunes=5)
-    controller = MaskController(model, schedule, selection=select_layers(model, min_weights=500))
+    controller = MaskController(model, schedule, selection=select_layers(model, min_weights=500), scope="layer")
     controller.model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     controller.model.fit(
         images[:40].astype(np.float32), masks[:40], batch_size=8, epochs=2, verbose=0, callbacks=[controller.callback()]

@@ -73,7 +73,7 @@ def keep_by_size(scores: np.ndarray, sizes: np.ndarray, sparsity: float) -> np.n
 
 
 def keep_over_all(
-    scores: Sequence[np.ndarray], sizes: Sequence[np.ndarray], sparsity: float, *, normalize: bool = False
+    scores: Sequence[np.ndarray], sizes: Sequence[np.ndarray] | None, sparsity: float, *, normalize: bool = False
 ) -> list[np.ndarray]:
     """Rank the units of many layers together; return one bool mask per layer.
 
@@ -81,27 +81,27 @@ def keep_over_all(
 
     Args:
         scores: per layer, shape (units,).
-        sizes: weights in each unit, like `scores`.
+        sizes: weights in each unit, like `scores`; None when a unit is a weight.
         sparsity: fraction of all weights to drop.
         normalize: divide a layer's scores by their Euclidean norm first (Molchanov et al. 2017).
 
     Raises:
         InputError: when the bound of 99 % leaves too few weights to drop.
     """
-    ranked = [_normalized(layer) if normalize else layer for layer in scores]
-    protected = [keep_highest(layer, 0.99) for layer in ranked]
-    held = sum(float(size[keep].sum()) for size, keep in zip(sizes, protected, strict=True))
-    total = sum(float(size.sum()) for size in sizes)
-    if sparsity * total > total - held:
+    ends = np.cumsum([layer.size for layer in scores])
+    ranked = np.empty(ends[-1], np.result_type(np.float32, *scores))
+    protected = np.empty(ends[-1], bool)
+    for layer, end in zip(scores, ends, strict=True):
+        part = slice(end - layer.size, end)
+        np.divide(layer, (np.linalg.norm(layer) or 1.0) if normalize else 1.0, out=ranked[part])
+        protected[part] = keep_highest(ranked[part], 0.99)
+    ranked[protected] = np.inf
+    flat = None if sizes is None else np.concatenate(sizes)
+    held = np.mean(protected) if flat is None else flat[protected].sum() / flat.sum()
+    if sparsity > 1 - held:
         raise InputError(
             f"a sparsity of {sparsity:g} over all layers cannot be met: at most 99 % of a layer goes, "
-            f"which here is {1 - held / total:.4f} of all weights"
+            f"which here is {1 - held:.4f} of all weights"
         )
-    lifted = [np.where(keep, np.inf, layer) for layer, keep in zip(ranked, protected, strict=True)]
-    mask = keep_by_size(np.concatenate(lifted), np.concatenate(sizes), sparsity)
-    return np.split(mask, np.cumsum([layer.size for layer in scores])[:-1])
-
-
-def _normalized(scores: np.ndarray) -> np.ndarray:
-    norm = float(np.linalg.norm(scores))
-    return scores / norm if norm else scores
+    mask = keep_highest(ranked, sparsity) if flat is None else keep_by_size(ranked, flat, sparsity)
+    return np.split(mask, ends[:-1])

@@ -76,7 +76,8 @@ class MaskController:
         granularity: `weight`, `block` (4x1), `pattern` (2:4), `filter`; a `Block` or `Pattern` of
             other sizes; or channel groups, whose channels each go as a whole.
         scope: `layer`, the sparsity holds in every layer (or channel group); `global`, one ranking
-            over all of them, of which each loses at most 99 %.
+            over all of them, of which each loses at most 99 %. Default: `global` for weights and
+            blocks (at 90 % zeros it keeps what `layer` loses: docs/results/mask_quality.md), else `layer`.
         normalize: with `global`, divide the scores of a layer by their Euclidean norm first.
         layer_sparsity: regular expression -> final sparsity of the layers (groups) it is found in;
             they follow the schedule's shape, and stay out of a global ranking.
@@ -93,8 +94,8 @@ class MaskController:
         criterion: str | Criterion = "magnitude",
         selection: Selection | None = None,
         granularity: Granularity = "weight",
-        scope: str = "layer",
-        normalize: bool = False,
+        scope: str | None = None,
+        normalize: bool = True,
         layer_sparsity: Mapping[str, float] | None = None,
     ) -> None:
         check_wrappable(model)
@@ -115,7 +116,7 @@ class MaskController:
             selection=selection,
             granularity=granularity,
             groups=groups,
-            scope=scope,
+            scope=scope or _default_scope(granularity),
             normalize=normalize,
             layer_sparsity=dict(layer_sparsity or {}),
             norms=norms,
@@ -335,6 +336,11 @@ class MaskController:
         """Return the fraction of zeros over all masked kernels, 0-1."""
         rows = self.sparsity()
         return 1 - sum(row.nonzero for row in rows) / sum(row.weights for row in rows)
+
+
+def _default_scope(granularity: Granularity) -> str:
+    unit = _KERNELWISE.get(granularity) if isinstance(granularity, str) else granularity
+    return "global" if isinstance(unit, Weight | Block) else "layer"
 
 
 def _evidence_sources(

@@ -22,9 +22,9 @@ class Weight:
         """Return the bool mask of a kernel from the scores of its weights."""
         return keep_highest(scores, sparsity)
 
-    def pool(self, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return scores and sizes of the units, both of shape (units,)."""
-        return scores.reshape(-1), np.broadcast_to(1, scores.size)
+    def pool(self, scores: np.ndarray) -> tuple[np.ndarray, None]:
+        """Return the scores of the units, shape (units,), and no sizes: a unit is a weight."""
+        return scores.reshape(-1), None
 
     def spread(self, kept: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
         """Return the kernel's mask from the mask of its units."""

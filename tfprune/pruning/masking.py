@@ -73,7 +73,7 @@ def mask_kernels(
             masks[path] = granularity.mask(score(path), own)
     if together:
         scores, sizes = zip(*map(granularity.pool, together.values()), strict=True)
-        kept = keep_over_all(scores, sizes, global_sparsity, normalize=normalize)
+        kept = keep_over_all(scores, sizes if sizes[0] is not None else None, global_sparsity, normalize=normalize)
         for (path, layer_scores), keep in zip(together.items(), kept, strict=True):
             masks[path] = granularity.spread(keep, layer_scores.shape)
     return masks
