@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from tfprune.data.arrays import SegmentationArrays, describe_set, load_arrays
+from tfprune.data.branches import generate_branches
 from tfprune.data.check import CheckReport, check_folder
 from tfprune.data.faults import FileFault, Finding
 from tfprune.data.images import read_image, read_mask
@@ -14,7 +15,7 @@ from tfprune.data.masks import ClassTable
 from tfprune.data.sets import Pair, SegmentationSet, open_set
 from tfprune.data.steel import generate_steel
 
-GENERATORS = {"steel": generate_steel}
+GENERATORS = {"steel": generate_steel, "branches": generate_branches}
 """Sets that are drawn: name -> function that writes one into a folder."""
 
 __all__ = [
