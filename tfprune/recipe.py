@@ -20,6 +20,7 @@ from tfprune.data import GENERATORS
 from tfprune.errors import InputError, nearest, unknown_name
 from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
+from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
 from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 
 RECIPES_FOLDER = Path(__file__).parent / "recipes"
@@ -153,6 +154,38 @@ class Pruning(Training):
         return self
 
 
+class Regularization(Section):
+    """Penalties on weights beside the loss, and sparse gradients, in training, pruning and fine-tuning."""
+
+    weights: dict[str, dict[str, float | bool]] = Field(
+        default={},
+        json_schema_extra={"propertyNames": {"enum": list(REGULARIZERS)}},
+        description="regularizer -> its parameters, such as {orthogonality: {strength: 0.1}}",
+    )
+    gradients: dict[str, dict[str, float]] | None = Field(
+        None,
+        json_schema_extra={"propertyNames": {"enum": list(GRADIENT_READINGS)}},
+        description="one reading of H with its parameters, such as {threshold: {sparsity: 0.5}}",
+    )
+    ramp_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="all strengths rise from 0 over so many epochs at the start of the first stage"
+    )
+    include: list[str] = Field(default=[], description="kinds or regular expressions; default: every layer")
+    exclude: list[str] = Field(
+        default=["head", "depthwise", "frozen"], description="kinds or regular expressions of layers left alone"
+    )
+    min_weights: Annotated[int, Field(ge=1)] = Field(1024, description="smaller kernels are left alone")
+
+    @model_validator(mode="after")
+    def _does_something(self) -> Regularization:
+        if not self.weights and not self.gradients:
+            raise ValueError(
+                f"it does nothing: give weights ({', '.join(REGULARIZERS)}) "
+                f"or gradients ({', '.join(GRADIENT_READINGS)})"
+            )
+        return self
+
+
 class Channels(Training):
     """Channels removed from the trained net, and epochs that win the accuracy back."""
 
@@ -196,6 +229,7 @@ class Recipe(Section):
     )
     class_weights: list[float] | None = None
     training: Training | None = Field(None, description="of the dense net; belongs to architecture")
+    regularization: Regularization | None = None
     pruning: Pruning | None = None
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")
     channels: Channels | None = Field(None, description="after the stages before it; zeros are not kept then")
@@ -206,6 +240,16 @@ class Recipe(Section):
     def _stages_belong_together(self) -> Recipe:
         if self.fine_tuning and not self.pruning:
             raise ValueError("fine_tuning follows pruning, and this recipe has no pruning section")
+        if self.regularization and not (self.training or self.pruning):
+            raise ValueError(
+                "regularization acts in training, pruning and fine_tuning, and this recipe has none of them"
+            )
+        first = self.training or self.pruning
+        if self.regularization and self.regularization.ramp_epochs > first.epochs:
+            raise ValueError(
+                f"regularization.ramp_epochs is {self.regularization.ramp_epochs}, and the first stage has "
+                f"{first.epochs} epochs; give at most those"
+            )
         if bool(self.architecture) != bool(self.training):
             there, absent = ("architecture", "training") if self.architecture else ("training", "architecture")
             raise ValueError(
@@ -219,6 +263,8 @@ _TABLES: dict[str, Sequence[str]] = {
     "architecture.name": tuple(ARCHITECTURES),
     "training.optimizer": OPTIMIZERS,
     "training.learning_rate_schedule": LEARNING_RATE_SCHEDULES,
+    "regularization.weights": tuple(REGULARIZERS),
+    "regularization.gradients": tuple(GRADIENT_READINGS),
     "pruning.optimizer": OPTIMIZERS,
     "pruning.learning_rate_schedule": LEARNING_RATE_SCHEDULES,
     "pruning.schedule": SCHEDULES,
@@ -234,6 +280,7 @@ _TABLES: dict[str, Sequence[str]] = {
     "export.schemes": SCHEMES,
     "export.head": HEADS,
 }
+_KINDS = {"regularization.weights": "regularizer", "regularization.gradients": "reading of the gradients"}
 
 
 def find_recipe(given: str | Path) -> Path:
@@ -285,10 +332,10 @@ def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = 
         raise InputError("\n".join(_explain(item, content, where, node) for item in _distinct(error))) from None
     for key, accepted in _TABLES.items():
         given = _follow(recipe.model_dump(), key.split("."))
-        for name in given if isinstance(given, list) else [given]:
+        for name in given if isinstance(given, list | dict) else [given]:
             if name is not None and name not in accepted:
                 section, last = key.rsplit(".", 1)
-                kind = section if last == "name" else last.rstrip("s")
+                kind = section if last == "name" else _KINDS.get(key, last.rstrip("s"))
                 raise unknown_name(kind, name, accepted, f"{_place(where, node, key.split('.'))}{key}")
     return recipe
 

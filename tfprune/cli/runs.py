@@ -93,7 +93,7 @@ def list_kind(kind: str | None) -> None:
 
 
 def _kinds() -> dict[str, Any]:
-    from tfprune import architectures, criteria, data, export, objectives, pruning, training
+    from tfprune import architectures, criteria, data, export, objectives, pruning, regularization, training
 
     return {
         "architectures": lambda: architectures.ARCHITECTURES,
@@ -103,6 +103,8 @@ def _kinds() -> dict[str, Any]:
         "generators": lambda: data.GENERATORS,
         "optimizers": lambda: training.OPTIMIZERS,
         "learning-rate-schedules": lambda: training.LEARNING_RATE_SCHEDULES,
+        "regularizers": lambda: regularization.REGULARIZERS,
+        "gradient-readings": lambda: regularization.GRADIENT_READINGS,
         "schedules": lambda: pruning.SCHEDULES,
         "granularities": lambda: pruning.GRANULARITIES,
         "scopes": lambda: pruning.SCOPES,

@@ -103,6 +103,7 @@ class PenaltyLog(keras.callbacks.Callback):
     """Notes the measures of the penalties, without strengths, in the logs of each epoch (history, TensorBoard)."""
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Note the measures."""
-        if logs is not None:
-            logs.update({name: float(value) for name, value in self.model.composite.measures(self.model).items()})
+        """Note the measures, if the model has any."""
+        composite = getattr(self.model, "composite", None)
+        if logs is not None and composite is not None:
+            logs.update({name: float(value) for name, value in composite.measures(self.model).items()})

@@ -40,6 +40,15 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 
+REGULARIZATION = {
+    "orthogonality": "R, distance from orthonormal filters",
+    "l2": "sum of squared weights",
+    "gamma_l1": "sum of |gamma|",
+    "group_lasso": "sum of filter lengths",
+    "h_share": "H / size, share of non-zero gradients",
+}
+"""Columns of a history that tell of the regularizer, without strengths and summed over layers, and their labels."""
+
 Histories = Mapping[str, Mapping[str, np.ndarray]]
 
 
@@ -51,6 +60,15 @@ def draw_scores(histories: Histories, sparsity: Mapping[str, Any], stages: Seque
 def draw_losses(histories: Histories, sparsity: Mapping[str, Any]) -> str | None:
     """Return the loss over the epochs of all stages, the ramp marked; None without data."""
     return _draw_curves(histories, sparsity, column="loss", label="loss", stages=())
+
+
+def draw_regularization(histories: Histories, sparsity: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (what it shows, figure) for each measure of the regularizer over the epochs of all stages."""
+    drawn = [
+        (label, _draw_curves(histories, sparsity, column=column, label=label, stages=()))
+        for column, label in REGULARIZATION.items()
+    ]
+    return [(label, figure) for label, figure in drawn if figure]
 
 
 def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:

@@ -77,12 +77,16 @@ class Samples:
 
 @dataclass(frozen=True)
 class RunRecords:
-    """All a report needs of one run folder. `missing` says what is absent, in words."""
+    """All a report needs of one run folder. `missing` says what is absent, in words.
+
+    `regularization` is empty for a run without, and not missing then.
+    """
 
     folder: Path
     run: dict[str, Any]
     verification: dict[str, Any]
     sparsity: dict[str, Any]
+    regularization: dict[str, Any]
     environment: dict[str, Any]
     data: dict[str, Any]
     recipe: str
@@ -138,6 +142,7 @@ def read_run(folder: str | Path) -> RunRecords:
         run=parts["records/run.json"],
         verification=verification,
         sparsity=parts["records/sparsity.json"],
+        regularization=_read_record(folder / "records" / "regularization.json"),
         environment=parts["environment.json"],
         data=parts["data.json"],
         recipe=recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else "",

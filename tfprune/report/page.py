@@ -9,12 +9,19 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tfprune.records import write_text
-from tfprune.report.figures import draw_losses, draw_scores
+from tfprune.report.figures import draw_losses, draw_regularization, draw_scores
 from tfprune.report.folder import RunRecords, read_run
 from tfprune.report.headline import describe_run
 from tfprune.report.measured import explain_figures
 from tfprune.report.samples import explain_colours, show_samples
-from tfprune.report.tables import flatten, group_dense_layers, list_figures, list_layers, list_stages
+from tfprune.report.tables import (
+    describe_regularization,
+    flatten,
+    group_dense_layers,
+    list_figures,
+    list_layers,
+    list_stages,
+)
 from tfprune.report.wording import as_duration, as_percent, join_words
 
 PAGE_NAME = "report.html"
@@ -49,6 +56,8 @@ def describe_page(records: RunRecords) -> dict[str, Any]:
         "legend": explain_colours(records),
         "scores_figure": draw_scores(records.histories, sparsity, stages),
         "losses_figure": draw_losses(records.histories, sparsity),
+        "regularization": describe_regularization(records.regularization),
+        "regularization_figures": draw_regularization(records.histories, sparsity),
         "stages": list_stages(records),
         "layers": list_layers(sparsity),
         "dense_layers": group_dense_layers(sparsity),

@@ -186,6 +186,29 @@ def group_dense_layers(sparsity: Mapping[str, Any]) -> dict[str, list[tuple[str,
     return reasons
 
 
+def describe_regularization(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (term, text) pairs: each regularizer with its strengths, the ramp, the layers; empty without a record.
+
+    >>> describe_regularization({"weights": {"l2": {"strength": 0.1}}, "layers": ["a", "b"], "ramp_epochs": 5})
+    [('l2', 'strength 0.1'), ('ramp', 'strengths rise from 0 over 5 epochs'), ('layers', '2: a, b')]
+    """
+    if not record:
+        return []
+    named = {**record.get("weights", {}), **{f"gradients: {k}": v for k, v in record.get("gradients", {}).items()}}
+    pairs = [
+        (name, ", ".join(f"{key} {value}" for key, value in parameters.items()) or "as they are")
+        for name, parameters in named.items()
+    ]
+    if record.get("ramp_epochs"):
+        pairs.append(("ramp", f"strengths rise from 0 over {record['ramp_epochs']} epochs"))
+    layers = record.get("layers") or []
+    pairs.append(("layers", f"{len(layers)}: {', '.join(layers)}"))
+    reasons: dict[str, list[str]] = {}
+    for layer in record.get("left_alone") or []:
+        reasons.setdefault(layer["reason"], []).append(layer["layer"])
+    return pairs + [(f"left alone, {reason}", ", ".join(names)) for reason, names in reasons.items()]
+
+
 def list_stages(records: RunRecords) -> list[dict[str, str]]:
     """Return what each stage took and reached; epochs are counted from 1."""
     stages = []

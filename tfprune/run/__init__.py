@@ -16,10 +16,12 @@ from tfprune.errors import InputError
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
 from tfprune.objectives.metrics import MeanIoU
+from tfprune.pruning.cloning import copy_weights
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.recipe import Recipe, Training
 from tfprune.records import atomic_path, write_json
+from tfprune.regularization.attaching import PenaltyLog
 from tfprune.report.page import write_report
 from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model
 from tfprune.run.inputs import (
@@ -30,6 +32,7 @@ from tfprune.run.inputs import (
     build_recipe_loss,
     check_stages,
     load_inputs,
+    regularized_layers,
     stage_optimizer,
 )
 from tfprune.training.stage import StageResult, fit_stage, set_determinism
@@ -72,14 +75,17 @@ def run_recipe(
     variants, stages = {"dense": dense}, []
     run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
     if recipe.training is not None:
-        stages.append(run_stage("train", recipe.training, dense))
+        stages.append(train_dense(recipe, dense, plans, run_stage))
     save_model(dense, folder / "models" / "dense.keras")
     if plans.controller is not None:
-        controller = plans.controller(dense)
+        regularized = plans.regularize(dense, first=recipe.training is None) if plans.regularize else dense
+        controller = plans.controller(regularized)
         stages += prune_stages(recipe, controller, inputs, run_stage)
         variants["pruned"] = controller.strip()
         save_model(variants["pruned"], folder / "models" / "pruned.keras")
         write_sparsity(folder, recipe, controller, stages)
+    if recipe.regularization is not None:
+        write_regularization(folder, recipe, dense)
     if plans.removal is not None:
         removal = plans.removal(variants.get("pruned", dense))
         removal.plan.save(folder / "records" / "channels.json")
@@ -108,6 +114,16 @@ def prepare(
         if is_new:
             shutil.rmtree(folder.parent if is_first else folder, ignore_errors=True)
         raise
+
+
+def train_dense(recipe: Recipe, dense: Any, plans: Plans, run_stage: Callable[..., StageResult]) -> StageResult:
+    """Train the dense net in place, as it is or with the regularizer of the recipe."""
+    if plans.regularize is None:
+        return run_stage("train", recipe.training, dense)
+    regularized = plans.regularize(dense, first=True)
+    stage = run_stage("train", recipe.training, regularized)
+    copy_weights(regularized, dense)
+    return stage
 
 
 def train_stage(
@@ -149,7 +165,7 @@ def train_stage(
         best_from_epoch=best_from_epoch,
         early_stop_epochs=section.early_stop_epochs,
         plateau_epochs=plateau,
-        callbacks=callbacks,
+        callbacks=[*callbacks, PenaltyLog()],
         tensorboard=True,
         report=progress,
     )
@@ -169,6 +185,22 @@ def prune_stages(
     if recipe.fine_tuning is not None:
         stages.append(run_stage("fine_tune", recipe.fine_tuning, controller.model))
     return stages
+
+
+def write_regularization(folder: Path, recipe: Recipe, dense: Any) -> None:
+    """Write `records/regularization.json`: the strengths, the layers, and what was left alone and why."""
+    section = recipe.regularization
+    layers = regularized_layers(section, dense)
+    write_json(
+        folder / "records" / "regularization.json",
+        {
+            "weights": section.weights,
+            "gradients": section.gradients or {},
+            "ramp_epochs": section.ramp_epochs,
+            "layers": layers.masked,
+            "left_alone": layers.dense,
+        },
+    )
 
 
 def write_sparsity(folder: Path, recipe: Recipe, controller: MaskController, stages: Sequence[StageResult]) -> None:

@@ -21,8 +21,11 @@ from tfprune.errors import InputError, located
 from tfprune.objectives.losses import build_loss
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
+from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
-from tfprune.recipe import Pruning, Recipe, Training
+from tfprune.recipe import Pruning, Recipe, Regularization, Training
+from tfprune.regularization.attaching import regularize_model
+from tfprune.regularization.composite import Ramp
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 
 
@@ -118,8 +121,12 @@ def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs) -> Any:
 
 @dataclass(frozen=True)
 class Plans:
-    """What the later stages will do with the dense net; None where the recipe has no such stage."""
+    """What the later stages will do with the dense net; None where the recipe has no such stage.
 
+    `regularize(model, first=...)` gives the model that is trained in its place; only a first stage has the ramp.
+    """
+
+    regularize: Callable[..., Any] | None
     controller: Callable[[Any], MaskController] | None
     removal: Callable[[Any], Removal] | None
 
@@ -138,7 +145,11 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         if section is not None:
             with located(name):
                 stage_optimizer(section, steps)
-    controller = removal = None
+    regularize = controller = removal = None
+    if recipe.regularization is not None:
+        regularize = partial(_regularize, recipe.regularization, steps)
+        with located("regularization"):
+            regularize(model, first=True)
     if recipe.pruning is not None:
         controller = partial(_mask, recipe.pruning, steps)
         with located("pruning"):
@@ -147,7 +158,22 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         removal = partial(_remove, recipe, inputs)
         with located("channels"):
             removal(model, check=False)
-    return Plans(controller, removal)
+    return Plans(regularize, controller, removal)
+
+
+def _regularize(section: Regularization, steps: int, model: Any, *, first: bool) -> Any:
+    return regularize_model(
+        model,
+        section.weights,
+        section.gradients,
+        ramp=Ramp(0, section.ramp_epochs * steps) if first and section.ramp_epochs else None,
+        selection=regularized_layers(section, model),
+    )
+
+
+def regularized_layers(section: Regularization, model: Any) -> LayerSelection:
+    """Return which layers a recipe regularizes, and why the others are left alone."""
+    return select_layers(model, min_weights=section.min_weights, include=section.include, exclude=section.exclude)
 
 
 def _mask(section: Pruning, steps: int, model: Any) -> MaskController:
