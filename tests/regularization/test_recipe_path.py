@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -111,6 +113,14 @@ def test_the_section_resolves_to_itself(tmp_path, tiny_recipe):
     recipe = check_recipe(with_section(tiny_recipe))
     (tmp_path / "again.yaml").write_text(recipe_text(recipe))
     assert load_recipe(tmp_path / "again.yaml") == recipe
+
+
+def test_the_readme_shows_a_section_that_is_accepted(tiny_recipe):
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"```yaml\n(regularization:.*?)```", text, re.S)
+    tiny_recipe["training"]["epochs"] = 5
+    recipe = check_recipe({**tiny_recipe, **yaml.safe_load(section)})
+    assert recipe.regularization.weights and recipe.regularization.gradients
 
 
 @pytest.mark.parametrize(("kind", "names"), [("regularizers", REGULARIZERS), ("gradient-readings", GRADIENT_READINGS)])
