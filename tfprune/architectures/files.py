@@ -1,48 +1,78 @@
-"""Keras model files: load them without ever running code from the file."""
+"""Models that people bring: from memory or from files, without ever running code from a file."""
 
 from __future__ import annotations
 
 import json
+import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import h5py
 
+from tfprune.architectures.keras3 import convert_file
+from tfprune.architectures.screening import refuse_lambdas, refuse_strange_code
 from tfprune.errors import InputError
 from tfprune.keras import keras
+from tfprune.silence import quiet_stderr
+
+SUFFIXES = (".keras", ".h5", ".hdf5")
+_METADATA = "keras_metadata.pb"
+_ACCEPTED = "a .keras or .h5 file, or a SavedModel folder that Keras 2 wrote"
+_OTHER_WAY = (
+    "A model with layers of your own is handed over in memory, from a script that defines them, or built from layers "
+    "of Keras."
+)
 
 
-def load_model(path: str | Path) -> Any:
-    """Load a tf_keras model from a `.keras` or `.h5` file, without its optimizer.
+def load_model(model: str | Path | Any, *, trust: bool = False) -> Any:
+    """Return the tf_keras model of a file, a SavedModel folder or a variable, without its optimizer.
+
+    A model of Keras 3 is rebuilt layer by layer and compared with the original on random input
+    (`tfprune.architectures.keras3`). A functional or sequential tf_keras model in memory is returned as it is.
+
+    Args:
+        trust: run the code of Lambda layers, and import the modules that the file names.
 
     Raises:
-        InputError: when the file is missing, broken, of another kind, of Keras 3, or holds Lambda
-            layers (loading those would run code from the file) or unknown layers.
+        InputError: when the file is missing, broken or of another kind, when its layers are not those of Keras,
+            when it holds Lambda layers (loading those would run code from the file), and when the model is
+            no graph of layers.
+    """
+    if not isinstance(model, str | Path):
+        return _in_memory(model)
+    path = Path(model)
+    if not path.exists():
+        raise InputError(f"model file {path} does not exist; give {_ACCEPTED}")
+    if path.is_dir():
+        return _checked(_load_saved_model(path, trust=trust), str(path))
+    if path.suffix not in SUFFIXES:
+        raise InputError(f"{path}: expected a Keras model, and the name ends in '{path.suffix}'; give {_ACCEPTED}")
+    config, keras_version = _read_config(path)
+    if not trust:
+        refuse_lambdas(config, path)
+    if keras_version.startswith("3"):
+        return convert_file(path, config, where=str(path), trust=trust).model
+    if not trust:
+        refuse_strange_code(config, path)
+    try:
+        loaded = keras.models.load_model(
+            path, compile=False, **({"safe_mode": not trust} if path.suffix == ".keras" else {})
+        )
+    except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
+        raise InputError(f"{path} cannot be loaded by tf_keras: {_first_line(error)} {_OTHER_WAY}") from error
+    return _checked(loaded, str(path))
+
+
+def model_files(path: str | Path) -> list[Path]:
+    """Return the files of a saved model in order: itself, or those in its folder.
+
+    >>> [file.name for file in model_files("model.keras")]
+    ['model.keras']
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"model file {path} does not exist")
-    if path.suffix not in (".keras", ".h5", ".hdf5"):
-        raise InputError(f"{path}: expected a Keras model, .keras or .h5, and the name ends in '{path.suffix}'")
-    config, keras_version = _read_config(path)
-    if keras_version.startswith("3"):
-        raise InputError(
-            f"{path} was saved by Keras {keras_version}, and tfprune works with tf_keras (Keras 2). Build the model "
-            "with TF_USE_LEGACY_KERAS=1 in the environment, load the weights there, and save it again."
-        )
-    if lambdas := sorted(_lambda_layers(config)):
-        raise InputError(
-            f"{path} holds Lambda layers ({', '.join(lambdas)}); loading them would run code from the file. "
-            "Replace them by named layers, or build the model in a script and hand it over in memory."
-        )
-    try:
-        return keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError, ImportError) as error:
-        raise InputError(
-            f"{path} cannot be loaded by tf_keras: {str(error).splitlines()[0]} "
-            "A model with layers of your own is handed over in memory, from a script that defines them."
-        ) from error
+    return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
 def ending_in_logits(model: Any) -> Any:
@@ -79,6 +109,78 @@ def ending_in_logits(model: Any) -> Any:
     return plain
 
 
+def _in_memory(model: Any) -> Any:
+    """Return a model that was handed over, one of Keras 3 by way of a file."""
+    if isinstance(model, keras.Model):
+        return _checked(model, "the model")
+    if any(base.__module__.startswith("keras.") and base.__name__ == "Model" for base in type(model).__mro__):
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / f"{model.name}.keras"
+            model.save(path)
+            # Its code, if there is any, is in this process already.
+            return convert_file(path, _read_config(path)[0], where=f"model '{model.name}'", trust=True).model
+    raise InputError(
+        f"expected a Keras model, not {type(model).__module__}.{type(model).__name__}; give it, or {_ACCEPTED}"
+    )
+
+
+def _checked(model: Any, where: str) -> Any:
+    """Return the model when it is a graph of layers."""
+    if not isinstance(model, keras.Model):
+        raise InputError(f"{where} holds a {type(model).__name__} and no Keras model; give {_ACCEPTED}")
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise InputError(
+            f"{where} is a sequential model that was never built: its layers have no shapes and no weights. "
+            "Begin it with an Input layer, or call it on a picture, before it is saved."
+        )
+    if not getattr(model, "_is_graph_network", False):
+        raise InputError(
+            f"{where} is a subclassed model ({type(model).__name__}): what it does stands in its code, and there is no "
+            "graph of layers to prune. Build it with the functional API, such as "
+            "keras.Model(image, MyModel().call(image)) on an image = keras.Input(...)."
+        )
+    return model
+
+
+def _load_saved_model(path: Path, *, trust: bool) -> Any:
+    """Load a SavedModel with Keras' own record of its layers, as a model made of them anew."""
+    if not (path / "saved_model.pb").exists():
+        raise InputError(f"{path} is a folder without a saved_model.pb; give {_ACCEPTED}")
+    if not (path / _METADATA).exists():
+        raise InputError(
+            f"{path} is a SavedModel of operations: without a {_METADATA} it does not tell its layers, and layers are "
+            "what is pruned. tf.saved_model.save and Keras 3's model.export write that form. Save the model with "
+            "model.save('model.keras') where it is built."
+        )
+    from tf_keras.protobuf.saved_metadata_pb2 import SavedMetadata
+
+    with warnings.catch_warnings(), quiet_stderr():
+        warnings.simplefilter("ignore")
+        try:
+            record = SavedMetadata.FromString((path / _METADATA).read_bytes())
+            config = [json.loads(node.metadata) for node in record.nodes if node.metadata]
+            if not trust:
+                refuse_lambdas(config, path)
+                refuse_strange_code(config, path)
+            loaded = _checked(keras.models.load_model(path, compile=False), str(path))
+            _refuse_revived(loaded, path)
+            fresh = type(loaded).from_config(loaded.get_config())
+            fresh.set_weights(loaded.get_weights())
+        except InputError:
+            raise
+        except Exception as error:
+            # A damaged protocol buffer or checkpoint fails in many ways, all of them about this folder.
+            raise InputError(f"{path} cannot be loaded by tf_keras: {_first_line(error)} {_OTHER_WAY}") from error
+    return fresh
+
+
+def _refuse_revived(model: Any, path: Path) -> None:
+    """Refuse layers of which the SavedModel has the operations only."""
+    revived = [f"'{layer.name}'" for layer in model._flatten_layers() if "saved_model.load" in type(layer).__module__]
+    if revived:
+        raise InputError(f"{path} holds layers that are not those of Keras: {', '.join(revived)}. {_OTHER_WAY}")
+
+
 def _read_config(path: Path) -> tuple[Any, str]:
     try:
         if path.suffix == ".keras":
@@ -86,7 +188,9 @@ def _read_config(path: Path) -> tuple[Any, str]:
                 config = json.loads(archive.read("config.json"))
                 return config, json.loads(archive.read("metadata.json"))["keras_version"]
         with h5py.File(path) as file:
-            return json.loads(file.attrs["model_config"]), str(file.attrs.get("keras_version", "2"))
+            version = file.attrs.get("keras_version", "2")
+            version = version.decode() if isinstance(version, bytes) else str(version)
+            return json.loads(file.attrs["model_config"]), version
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is not a whole Keras model ({error}). It must hold the model, not its weights alone: "
@@ -94,15 +198,6 @@ def _read_config(path: Path) -> tuple[Any, str]:
         ) from error
 
 
-def _lambda_layers(config: Any) -> set[str]:
-    """Return the names of all Lambda layers anywhere in a model's config."""
-    found = set()
-    if isinstance(config, dict):
-        if config.get("class_name") == "Lambda":
-            found.add(str(config.get("config", {}).get("name", "unnamed")))
-        for value in config.values():
-            found |= _lambda_layers(value)
-    elif isinstance(config, list):
-        for value in config:
-            found |= _lambda_layers(value)
-    return found
+def _first_line(error: Exception) -> str:
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if line.endswith(".") else f"{line}."
