@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pkgutil
+import sys
 from typing import Any
 
 from tfprune.errors import InputError
@@ -14,17 +15,24 @@ def name_class(part: Any) -> str:
 
 
 def find_class(name: str) -> Any:
-    """Return the class that `name_class` named.
+    """Return the class that `name_class` named, without importing anything but our own modules for it.
 
     Raises:
-        InputError: when it is not where it was.
+        InputError: when it is not there, or its module is neither ours nor imported already: a
+            file does not decide what is imported.
     """
-    try:
-        return pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
+    module = name.partition(":")[0]
+    if module.partition(".")[0] != "tfprune" and module not in sys.modules:
         raise InputError(
-            f"the model was saved with '{name}' (module:class), which is not there to import: {error}"
-        ) from error
+            f"the model was saved with '{name}' (module:class); import that module before the model is loaded"
+        )
+    try:
+        found = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"the model was saved with '{name}' (module:class), which is not there: {error}") from error
+    if not isinstance(found, type) or not hasattr(found, "get_config"):
+        raise InputError(f"the model file names '{name}', which is no class with a config: the file is damaged")
+    return found
 
 
 def write_part(part: Any) -> dict[str, Any] | None:
