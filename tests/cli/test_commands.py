@@ -83,6 +83,31 @@ def test_shrink_plans_removes_and_replays(finished, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_a_keras_model_is_judged_and_shown_as_its_float32_file(finished, tmp_path):
+    dense = finished / "models" / "dense.keras"
+    result = tfprune("verify", dense, "--data", finished / "data", "--json", tmp_path / "v.json")
+    assert result.returncode == 0 and "judged as its float32 .tflite" in result.stderr, result.stderr
+    (row,) = json.loads((tmp_path / "v.json").read_text())["rows"]
+    recorded = json.loads((finished / "records" / "verification.json").read_text())["rows"][0]
+    assert row["scores"] == recorded["scores"] and row["footprint"] == recorded["footprint"]
+    picture = next((finished / "data" / "test" / "images").iterdir())
+    result = tfprune("predict", dense, picture, "--out", tmp_path / "out", "--classes", "sound,rust")
+    assert result.returncode == 0 and "rust" in result.stdout, result.stderr
+
+
+def test_code_in_a_model_file_runs_with_trust_only(tmp_path):
+    from tfprune.keras import keras
+
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.Lambda(lambda x: x / 255, name="shrink_values")(image)
+    keras.Model(image, keras.layers.Conv2D(2, 1)(x)).save(tmp_path / "m.keras")
+    command = ("export", tmp_path / "m.keras", "--scheme", "float32", "--classes", "a,b")
+    refused = tfprune(*command)
+    assert refused.returncode == 2 and "Lambda layers (shrink_values)" in refused.stderr
+    assert "--trust" in refused.stderr and "Traceback" not in refused.stderr
+    assert tfprune(*command, "--trust").returncode == 0 and (tmp_path / "m_float32.tflite").exists()
+
+
 def test_data_check_tells_and_leaves_with_1_on_a_finding(finished, tmp_path):
     clean = tfprune("data", "check", finished / "data")
     assert clean.returncode == 0 and "no findings" in clean.stdout and "corrosion" in clean.stdout
@@ -111,6 +136,7 @@ def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
         (("list", "architecture"), "did you mean 'architectures'"),
         (("export", "none.keras"), "none.keras does not exist"),
         (("verify", "none.tflite", "--data", "."), "none.tflite"),
+        (("verify", "none.keras", "--data", "."), "none.keras does not exist"),
         (("predict", "none.tflite", "none.png"), "none.tflite"),
         (("shrink", "none.keras"), "give either --ratio FRACTION or --plan FILE"),
         (("run", "demo", "--model", "m.keras"), "drop one of them"),

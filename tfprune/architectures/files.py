@@ -75,6 +75,21 @@ def model_files(path: str | Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
 
 
+def picture_shape(model: Any) -> tuple[int | None, int | None, int]:
+    """Return the (H, W, C) that a segmentation model takes, H and W None where it takes any.
+
+    Raises:
+        InputError: when it does not take one picture (N, H, W, C) and give one map (N, H, W, K).
+    """
+    given, made = ([tuple(tensor.shape) for tensor in tensors] for tensors in (model.inputs, model.outputs))
+    if [len(shape) for shape in given + made] != [4, 4]:
+        raise InputError(
+            f"model '{model.name}' has inputs of shape {given} and outputs of shape {made}; "
+            "a segmentation model has one picture (N, H, W, C) in and one map (N, H, W, K) out"
+        )
+    return given[0][1:]
+
+
 def ending_in_logits(model: Any) -> Any:
     """Return a segmentation model that ends in logits, with the weights of the one given.
 
@@ -86,11 +101,7 @@ def ending_in_logits(model: Any) -> Any:
     Raises:
         InputError: when the model is of another form.
     """
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.output_shape) != 4:
-        raise InputError(
-            f"model '{model.name}' has {len(model.inputs)} inputs and outputs of shape {model.output_shape}; "
-            "a segmentation model has one picture (N, H, W, C) in and one map (N, H, W, K) out"
-        )
+    picture_shape(model)
     last = model.layers[-1]
     closing = getattr(getattr(last, "activation", None), "__name__", "")
     if closing not in ("sigmoid", "softmax") and not isinstance(last, keras.layers.Softmax):

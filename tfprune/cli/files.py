@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
+
+from tfprune.cli.options import MODEL, SIZE, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -21,17 +26,42 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
     return values[0] if len(values) == 1 else values
 
 
+@contextmanager
+def _tflite_files(
+    given: Sequence[Path], class_names: Callable[[], Sequence[str] | None], *, size: tuple[int, int] | None, trust: bool
+) -> Iterator[list[Path]]:
+    """Yield .tflite files: those given, and for Keras models their float32 exports in a temporary folder."""
+    keras_models = [path for path in given if path.is_dir() or path.suffix in (".keras", ".h5", ".hdf5")]
+    if not keras_models:  # nothing here needs TensorFlow
+        yield list(given)
+        return
+    from tfprune.architectures.files import load_model, picture_shape
+    from tfprune.export.conversion import export_tflite
+
+    with tempfile.TemporaryDirectory() as folder:
+        files = {path: path for path in given}
+        for path in keras_models:
+            loaded = load_model(path, trust=trust)
+            picture_shape(loaded)
+            names = class_names() or [f"class_{index}" for index in range(max(2, loaded.output_shape[-1]))]
+            files[path] = Path(folder) / f"{path.stem}_float32.tflite"
+            export_tflite(loaded, files[path], class_names=names, input_size=size)
+            click.echo(f"{path}: judged as its float32 .tflite", err=True)
+        yield list(files.values())
+
+
 @click.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=MODEL)
 @click.option("--scheme", default="int8", show_default=True, help="Number formats; see `tfprune list schemes`.")
 @click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
 @click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
 @click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
 @click.option("--calibration-images", default=100, show_default=True, type=click.IntRange(8))
-@click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size of a model that takes any.")
+@SIZE
 @click.option("--scale", callback=_numbers, metavar="NUMBERS", help="Model takes pixels * scale + offset.")
 @click.option("--offset", callback=_numbers, metavar="NUMBERS", help="One number, or one per channel.")
 @click.option("--out", type=_FILE, help="The .tflite to write; default: beside MODEL.")
+@TRUST
 def export(
     model: Path,
     scheme: str,
@@ -43,21 +73,23 @@ def export(
     scale: Any,
     offset: Any,
     out: Path | None,
+    trust: bool,
 ) -> None:
     """Convert a Keras MODEL to a .tflite for raw pixels.
 
-    MODEL is a .keras or .h5 file. It takes pixels 0..255, unless --scale and --offset say what it takes;
-    they are put inside the file.
+    MODEL is a .keras or .h5 file or a SavedModel folder. It takes pixels
+    0..255, unless --scale and --offset say what it takes; they are put inside
+    the file.
     """
-    from tfprune.architectures.files import load_model
+    from tfprune.architectures.files import load_model, picture_shape
     from tfprune.errors import InputError
     from tfprune.export.calibration import read_calibration
     from tfprune.export.conversion import export_tflite
 
-    loaded = load_model(model)
+    loaded = load_model(model, trust=trust)
     names, pictures = classes.split(",") if classes else None, None
     if data is not None:
-        height, width, channels = loaded.input_shape[1:]
+        height, width, channels = picture_shape(loaded)
         taken = size or (height, width)
         if None in taken:
             raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
@@ -81,7 +113,7 @@ def export(
 
 
 @click.command()
-@click.argument("files", metavar="FILES...", nargs=-1, required=True, type=_FILE)
+@click.argument("files", metavar="FILES...", nargs=-1, required=True, type=MODEL)
 @click.option("--data", required=True, type=_DIR, help="Folder with the pictures and masks to judge on.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--split-file", help="JSON with lists of file stems per split, inside --data.")
@@ -89,6 +121,8 @@ def export(
 @click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
 @click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
+@SIZE
+@TRUST
 def verify(
     files: tuple[Path, ...],
     data: Path,
@@ -98,19 +132,27 @@ def verify(
     runtime: str,
     threads: int,
     json_file: Path | None,
+    size: tuple[int, int] | None,
+    trust: bool,
 ) -> None:
     """Judge .tflite FILES on a split: quality, size, latency.
 
-    The latency ratios are against the first file, measured interleaved.
+    The latency ratios are against the first file, measured interleaved. A Keras
+    model is judged as the float32 .tflite that is made of it.
     """
     from rich.console import Console
 
+    from tfprune.data import open_set
     from tfprune.errors import FindingError
     from tfprune.records import write_json
     from tfprune.report.summary import summarise_verification
     from tfprune.verification.proof import prove_folder
 
-    record = prove_folder(files, data, split=split, split_file=split_file, runtime=runtime, threads=threads)
+    def names() -> Sequence[str]:
+        return open_set(data, split_file=split_file).classes.names
+
+    with _tflite_files(files, names, size=size, trust=trust) as tflite_files:
+        record = prove_folder(tflite_files, data, split=split, split_file=split_file, runtime=runtime, threads=threads)
     Console(highlight=False).print(summarise_verification(record))
     if json_file:
         write_json(json_file, record)
@@ -120,22 +162,36 @@ def verify(
 
 
 @click.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=MODEL)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="predictions", show_default=True, type=_DIR)
 @click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
 @click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
-def predict(model: Path, images: tuple[Path, ...], out: Path, runtime: str, threads: int) -> None:
+@click.option("--classes", metavar="NAMES", help="Class names of a Keras MODEL, comma-separated.")
+@SIZE
+@TRUST
+def predict(
+    model: Path,
+    images: tuple[Path, ...],
+    out: Path,
+    runtime: str,
+    threads: int,
+    classes: str | None,
+    size: tuple[int, int] | None,
+    trust: bool,
+) -> None:
     """Write a .tflite MODEL's masks and overlays of IMAGES.
 
     IMAGES are files or folders. Masks are index PNGs (pixel = class id) of the
-    picture's own size; overlays show them on the picture.
+    picture's own size; overlays show them on the picture. MODEL may be a Keras model.
     """
     from tfprune.report.predictions import find_images, write_predictions
     from tfprune.verification.runtimes import open_runtime
 
-    opened = open_runtime(model, runtime=runtime, threads=threads)
-    pictures = find_images(images)
-    for path, shares in write_predictions(opened, pictures, out):
-        click.echo(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+    names = classes.split(",") if classes else None
+    with _tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
+        opened = open_runtime(file, runtime=runtime, threads=threads)
+        pictures = find_images(images)
+        for path, shares in write_predictions(opened, pictures, out):
+            click.echo(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
     click.echo(f"{len(pictures)} masks in {out / 'masks'}, overlays in {out / 'overlays'}")

@@ -7,12 +7,14 @@ from typing import Any
 
 import click
 
+from tfprune.cli.options import MODEL, TRUST
+
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
 
 
 @click.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=MODEL)
 @click.option("--data", required=True, type=_DIR, help="Folder of the pictures and masks.")
 @click.option("--sparsity", default=0.8, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @click.option("--epochs", default=8, show_default=True, type=click.IntRange(1), help="Epochs of the ramp.")
@@ -27,17 +29,20 @@ _DIR = click.Path(file_okay=False, path_type=Path)
 @click.option("--out", default="runs", show_default=True, type=_DIR)
 @click.option("--name", help="Name of the run folder; default: MODEL's, with _pruned.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other key of a recipe.")
-def prune(model: Path, data: Path, out: Path, name: str | None, overrides: tuple[str, ...], **options: Any) -> None:
+@TRUST
+def prune(
+    model: Path, data: Path, out: Path, name: str | None, overrides: tuple[str, ...], trust: bool, **options: Any
+) -> None:
     """Prune a trained Keras MODEL with masks and verify the files.
 
     MODEL takes pixels 0..255. It ends in logits, a softmax or a sigmoid. The
     result is a run folder as that of `tfprune run`, with the recipe in it.
     """
-    from tfprune.architectures.files import load_model
+    from tfprune.architectures.files import load_model, picture_shape
     from tfprune.cli.runs import start_run
     from tfprune.recipe import check_recipe, override
 
-    height, width = load_model(model).input_shape[1:3]
+    height, width, _ = picture_shape(load_model(model, trust=trust))
     rate = {"learning_rate": options["learning_rate"]}
     ramp = {key: options[key] for key in ("epochs", "prunes", "schedule", "criterion", "granularity", "scope")}
     content: dict[str, Any] = {
@@ -50,11 +55,11 @@ def prune(model: Path, data: Path, out: Path, name: str | None, overrides: tuple
         content["fine_tuning"] = {"epochs": options["fine_tune_epochs"], **rate}
     for setting in overrides:
         override(content, setting)
-    start_run(check_recipe(content, where="prune"), out, data=str(data), model=str(model))
+    start_run(check_recipe(content, where="prune"), out, data=str(data), model=str(model), trust=trust)
 
 
 @click.command()
-@click.argument("model", type=_FILE)
+@click.argument("model", type=MODEL)
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Fraction to remove.")
 @click.option("--plan", "plan_file", type=_FILE, help="Follow a plan written before, perhaps edited since.")
 @click.option("--criterion", default="magnitude", show_default=True, help="See `tfprune list criteria`.")
@@ -63,6 +68,7 @@ def prune(model: Path, data: Path, out: Path, name: str | None, overrides: tuple
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole (* and ?).")
 @click.option("--dry-run", is_flag=True, help="Print what would go, and write nothing.")
 @click.option("--out", type=_FILE, help="The .keras to write; default: MODEL's name with _shrunk.")
+@TRUST
 def shrink(
     model: Path,
     ratio: float | None,
@@ -73,6 +79,7 @@ def shrink(
     exclude: tuple[str, ...],
     dry_run: bool,
     out: Path | None,
+    trust: bool,
 ) -> None:
     """Remove channels from a Keras MODEL, without training.
 
@@ -86,7 +93,7 @@ def shrink(
 
     if (ratio is None) == (plan_file is None):
         raise InputError("give either --ratio FRACTION or --plan FILE")
-    loaded = load_model(model)
+    loaded = load_model(model, trust=trust)
     selection = Selection(ratio=ratio or 0.0, scope=scope, multiple_of=multiple_of, exclude=exclude)
     if dry_run:
         click.echo(str(Plan.load(plan_file) if plan_file else plan_channels(loaded, selection, criterion=criterion)))

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from tfprune.cli.options import TRUST
+
 _OUT = click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 
 
@@ -30,7 +32,10 @@ def demo(out: Path) -> None:
 @click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
 @_OUT
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as training.epochs=5.")
-def run(recipe_file: str, data: str | None, model: str | None, out: Path, overrides: tuple[str, ...]) -> None:
+@TRUST
+def run(
+    recipe_file: str, data: str | None, model: str | None, out: Path, overrides: tuple[str, ...], trust: bool
+) -> None:
     """Run RECIPE from data to verified .tflite files.
 
     RECIPE is a YAML file, or the name of a shipped one. A run that was stopped
@@ -38,7 +43,7 @@ def run(recipe_file: str, data: str | None, model: str | None, out: Path, overri
     """
     from tfprune.recipe import load_recipe
 
-    start_run(load_recipe(recipe_file, overrides), out, data=data, model=model)
+    start_run(load_recipe(recipe_file, overrides), out, data=data, model=model, trust=trust)
 
 
 @click.command()
@@ -128,7 +133,9 @@ def _shipped_recipes() -> list[str]:
     return [f"{item.name}: {item.about.cost}\n    {item.about.purpose}" for item in loaded]
 
 
-def start_run(loaded: Any, out: Path, *, data: str | None = None, model: str | None = None) -> None:
+def start_run(
+    loaded: Any, out: Path, *, data: str | None = None, model: str | None = None, trust: bool = False
+) -> None:
     """Run a checked recipe with its progress on the terminal, and print what came of it."""
     from rich.console import Console
 
@@ -156,7 +163,7 @@ def start_run(loaded: Any, out: Path, *, data: str | None = None, model: str | N
             status.update(f"{stage}: epoch {min(len(rows) + 1, epochs)} of {epochs}")
 
         try:
-            folder = run_recipe(loaded, data=data, model=model, out=out, say=say, progress=progress)
+            folder = run_recipe(loaded, data=data, model=model, trust=trust, out=out, say=say, progress=progress)
         except KeyboardInterrupt:
             click.echo("the same command goes on from the last finished epoch", err=True)
             raise

@@ -46,6 +46,7 @@ def run_recipe(
     *,
     data: str | Path | None = None,
     model: str | Path | None = None,
+    trust: bool = False,
     out: str | Path = "runs",
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
@@ -56,6 +57,7 @@ def run_recipe(
         recipe: a checked recipe (`tfprune.recipe.load_recipe`).
         data: the folder of the data; not needed for a generated set.
         model: the trained Keras model that a recipe without architecture starts from.
+        trust: run code in the model file, such as Lambda layers.
         out: the folder in which the run folder `recipe.name` lies.
         say: called with one line of text at each step.
         progress: called as `progress(stage, rows)` after each epoch.
@@ -69,7 +71,7 @@ def run_recipe(
         return folder
     set_determinism(recipe.seed)
     say("reading data")
-    inputs, dense, plans = prepare(recipe, data, model, folder)
+    inputs, dense, plans = prepare(recipe, data, model, folder, trust=trust)
     claim_folder(folder, recipe, inputs, model)
 
     variants, stages = {"dense": dense}, []
@@ -102,13 +104,13 @@ def run_recipe(
 
 
 def prepare(
-    recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path
+    recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path, *, trust: bool = False
 ) -> tuple[Inputs, Any, Plans]:
     """Return inputs, the dense net and the plans of the later stages; leave nothing behind on an error."""
     is_new, is_first = not folder.exists(), not folder.parent.exists()
     try:
         inputs = load_inputs(recipe, data, model, folder)
-        dense = build_dense(recipe, inputs, model)
+        dense = build_dense(recipe, inputs, model, trust=trust)
         return inputs, dense, check_stages(recipe, inputs, dense)
     except InputError:
         if is_new:

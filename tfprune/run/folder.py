@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from tfprune.architectures.files import model_files
 from tfprune.data.arrays import describe_set
 from tfprune.errors import InputError
 from tfprune.recipe import Recipe, recipe_difference, recipe_text
@@ -63,7 +64,9 @@ def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs, model: str | Path
 
 def fingerprint(inputs: Inputs, model: str | Path | None = None) -> str:
     """Return a hash of all pictures and masks as the net sees them, and of the model file that is given."""
-    digest = hashlib.sha256(Path(model).read_bytes() if model is not None else b"")
+    digest = hashlib.sha256()
+    for file in model_files(model) if model is not None else ():
+        digest.update(file.read_bytes())
     for split in ("train", "val", "test"):
         arrays = inputs.arrays[split]
         digest.update(repr((split, arrays.stems, arrays.images.shape)).encode())

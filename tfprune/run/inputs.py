@@ -83,7 +83,7 @@ def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | Non
     return Inputs(dataset, arrays)
 
 
-def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None) -> Any:
+def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None, *, trust: bool = False) -> Any:
     """Build the untrained net of a recipe, or load the trained one that it starts from.
 
     Raises:
@@ -91,7 +91,7 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None) -> Any
     """
     names = inputs.dataset.classes.names
     if model is not None:
-        return _given_model(model, recipe, inputs)
+        return _given_model(model, recipe, inputs, trust=trust)
     if recipe.architecture.head == "sigmoid" and len(names) != 2:
         raise InputError(
             f"architecture.head: sigmoid gives one output for two classes, and the set has {len(names)} "
@@ -108,8 +108,8 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None) -> Any
         )
 
 
-def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs) -> Any:
-    model = ending_in_logits(load_model(path))
+def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs, *, trust: bool) -> Any:
+    model = ending_in_logits(load_model(path, trust=trust))
     names, size = inputs.dataset.classes.names, (*recipe.data.size, inputs.dataset.channels)
     taken, outputs = model.input_shape[1:], model.output_shape[-1]
     if any(ours not in (None, theirs) for ours, theirs in zip(taken, size, strict=True)):
