@@ -31,7 +31,7 @@ sys.path.insert(0, str(ROOT))
 from tests.channels.random_graphs import random_graph  # noqa: E402
 from tests.channels.topologies import TOPOLOGIES, randomize  # noqa: E402
 from tfprune.architectures import ARCHITECTURES, ENCODERS, build_model  # noqa: E402
-from tfprune.channels import Selection, measure_cost, remove_channels  # noqa: E402
+from tfprune.channels import Plan, Selection, measure_cost, remove_channels  # noqa: E402
 from tfprune.errors import InputError, TfpruneError  # noqa: E402
 from tfprune.export.conversion import export_tflite  # noqa: E402
 from tfprune.keras import keras  # noqa: E402
@@ -84,15 +84,32 @@ def remove_half(model: Any) -> dict[str, Any]:
     except TfpruneError as error:
         return {"outcome": "wrong", "reason": str(error)}
     before, after = (measure_cost(net, input_size=(64, 64)) for net in (model, removal.model))
+    short = 1 - after.macs / before.macs < TARGET
     return {
         "outcome": "exact",
         "difference": removal.equality.difference,
         "macs_removed": round(1 - after.macs / before.macs, 4),
         "parameters_removed": round(1 - after.parameters / before.parameters, 4),
+        **({"why_less": why_less(removal.plan)} if short else {}),
         "frozen_after_check": list(removal.plan.opaque),
         "seconds": round(time.perf_counter() - start, 1),
         "model": removal.model,
     }
+
+
+def why_less(plan: Plan) -> dict[str, float]:
+    """Return what keeps multiplications, each with its share of those that are left, for a net below the target."""
+    kept: dict[str, float] = {}
+    for layer in plan.layers:
+        share = layer.macs_after / layer.macs if layer.macs else 0.0
+        if layer.frozen:
+            reason = layer.reason.split("': ", 1)[-1]
+        elif share > 0.4:
+            reason = "falls with one side only: depthwise, first layers, heads"
+        else:
+            continue
+        kept[reason] = kept.get(reason, 0.0) + layer.macs_after / plan.macs_after
+    return {reason: round(share, 3) for reason, share in sorted(kept.items(), key=lambda item: -item[1])}
 
 
 def convert(encoder: str, *, outputs: int, scheme: str) -> dict[str, Any]:
@@ -229,9 +246,13 @@ def write_report(rows: list[dict[str, Any]]) -> None:
     lines += ["", "| other nets | multiplications removed | largest difference | |", "|---|---|---|---|"]
     for row in rows:
         if row["cell"].split("/")[0] not in segmentation:
-            note = row.get("graphs") or row.get("reason") or ""
+            note = row.get("graphs") or row.get("reason") or _why(row)
             lines.append(f"| {row['cell']} | {_cell(row)} | {row.get('difference', float('nan')):.1e} | {note} |")
     RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _why(row: dict[str, Any]) -> str:
+    return "; ".join(f"{reason}: {share:.0%} of what is left" for reason, share in row.get("why_less", {}).items())
 
 
 def _cell(row: dict[str, Any] | None) -> str:
