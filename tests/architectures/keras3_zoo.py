@@ -4,8 +4,8 @@ Runs in a process of its own, since tfprune's has tf_keras, and describes there 
 
     python -m tests.architectures.keras3_zoo FOLDER NAME...
 
-NAME.keras is the model, NAME.npz what `keras3.describe_file` would return, NAME_check.npz an input of its own and
-what Keras 3 makes of it in float32.
+NAME.keras is the model, NAME_check.npz an input of its own and what Keras 3 makes of it, and for all but the
+encoders NAME.npz is what `keras3.describe_file` would return.
 
 Inputs are small. Weights are random, those of norms too: with zeros and ones many a mistake would not show.
 """
@@ -35,8 +35,7 @@ def encoder(name: str) -> Any:
     size = _SMALLEST.get(name, 64)
     body = getattr(keras.applications, name)(include_top=False, weights=None, input_shape=(size, size, 3))
     x = keras.layers.Conv2D(3, 1, name="small_logits")(body.output)
-    x = keras.layers.UpSampling2D(8, interpolation="bilinear")(x)
-    return keras.Model(body.input, x, name=name.lower())
+    return keras.Model(body.input, keras.layers.Resizing(size, size, name="logits")(x), name=name.lower())
 
 
 def block(x: Any, width: int, *, norm: str = "BatchNormalization", activation: Any = "relu", **options: Any) -> Any:
@@ -291,6 +290,7 @@ def antialiased() -> Any:
     return finish(image, layers.Resizing(32, 32, antialias=True, name="smooth")(image), "antialiased")
 
 
+ENCODER_NAMES = tuple(name.lower() for name in ENCODERS)
 MODELS: dict[str, Callable[[], Any]] = {
     **{name.lower(): lambda name=name: encoder(name) for name in ENCODERS},
     **{
@@ -354,7 +354,8 @@ def write(name: str, folder: Path) -> None:
     if name in REFUSED and name != "antialiased":
         return
     loaded = keras.saving.load_model(folder / f"{name}.keras", compile=False)
-    np.savez(folder / f"{name}.npz", **describe_model(loaded, precision="float64"))
+    if name not in ENCODER_NAMES:
+        np.savez(folder / f"{name}.npz", **describe_model(loaded, precision="float64"))
     rng = np.random.default_rng(1)
     shapes = [(2, *(edge or 64 for edge in item.shape[1:])) for item in loaded.inputs]
     inputs = [rng.uniform(0, 255, shape).astype(np.float32) for shape in shapes]

@@ -173,7 +173,7 @@ def test_a_model_of_keras_3_in_memory_converts():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name.lower() for name in keras3_zoo.ENCODERS])
+@pytest.mark.parametrize("name", keras3_zoo.ENCODER_NAMES)
 def test_an_encoder_of_keras_applications_converts(tmp_path, name):
     write_zoo(tmp_path, name)
     check_on_other_pictures(load_model(tmp_path / f"{name}.keras"), tmp_path, name)

@@ -49,7 +49,7 @@ def load_model(model: str | Path | Any, *, trust: bool = False) -> Any:
         return _checked(_load_saved_model(path, trust=trust), str(path))
     if path.suffix not in SUFFIXES:
         raise InputError(f"{path}: expected a Keras model, and the name ends in '{path.suffix}'; give {_ACCEPTED}")
-    config, keras_version = _read_config(path)
+    config, keras_version = read_config(path)
     if not trust:
         refuse_lambdas(config, path)
     if keras_version.startswith("3"):
@@ -129,7 +129,7 @@ def _in_memory(model: Any) -> Any:
             path = Path(folder) / f"{model.name}.keras"
             model.save(path)
             # Its code, if there is any, is in this process already.
-            return convert_file(path, _read_config(path)[0], where=f"model '{model.name}'", trust=True).model
+            return convert_file(path, read_config(path)[0], where=f"model '{model.name}'", trust=True).model
     raise InputError(
         f"expected a Keras model, not {type(model).__module__}.{type(model).__name__}; give it, or {_ACCEPTED}"
     )
@@ -192,7 +192,12 @@ def _refuse_revived(model: Any, path: Path) -> None:
         raise InputError(f"{path} holds layers that are not those of Keras: {', '.join(revived)}. {_OTHER_WAY}")
 
 
-def _read_config(path: Path) -> tuple[Any, str]:
+def read_config(path: Path) -> tuple[Any, str]:
+    """Return the config in a .keras or .h5 file, and the version of the Keras that wrote it.
+
+    Raises:
+        InputError: when the file is no whole model.
+    """
     try:
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
