@@ -1,7 +1,8 @@
 """The composite regularizer: penalties on weights, and sparse gradients, while a net trains.
 
 f = task + lambda * sum R(W_l) + beta * sum H(S_l), Khan et al., "Neural Network Compression by Joint Sparsity
-Promotion and Redundancy Reduction" (arXiv 2210.07451), equations 3 to 7, with R and H as they can be computed.
+Promotion and Redundancy Reduction" (arXiv 2210.07451), with R and H as they can be computed: H has no gradient as
+equation 7 prints it, equation 9 is not the gradient of R, and updates subtract gradients.
 `regularize_model` (`tfprune.regularization.attaching`) is the way in. Importing this package loads no TensorFlow;
 its modules do.
 """

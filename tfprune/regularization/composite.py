@@ -99,7 +99,8 @@ class Composite:
         """Return the measures of the penalties without their strengths, by name, each summed over the layers."""
         sums: dict[str, Any] = {}
         for placed, weight in self._weights(model):
-            name = _NAMES[type(placed.penalty).__name__]
+            kind = type(placed.penalty).__name__
+            name = _NAMES.get(kind, kind)
             sums[name] = sums.get(name, 0.0) + placed.penalty.measure(weight)
         return sums
 
@@ -111,11 +112,10 @@ class Composite:
         layers = dict(walk_layers(model))
         for placed in self.penalties:
             layer = layers[placed.layer]
-            # Through its mask, or the gradient would move what is masked.
-            yield (
-                placed,
-                layer.gated(placed.weight) if isinstance(layer, MaskedLayer) else getattr(layer, placed.weight),
-            )
+            if isinstance(layer, MaskedLayer):  # through its mask, or the gradient would move what is masked
+                yield placed, layer.gated(placed.weight)
+            else:
+                yield placed, getattr(layer, placed.weight)
 
     def gradients(
         self, model: Any, task: Callable[[], Any], *, step: Any, taps: Sequence[Any] = (), optimizer: Any = None
@@ -162,8 +162,9 @@ class Composite:
         if self.reading is None:
             return {}, []
         layers = dict(walk_layers(model))
-        inner = [getattr(layers[path], "layer", layers[path]) for path in self.layers]
-        kernels = {id(getattr(layer, prunable_kernel(layer))) for layer in inner}
+        chosen = [layers[path] for path in self.layers]
+        chosen = [layer.layer if isinstance(layer, MaskedLayer) else layer for layer in chosen]
+        kernels = {id(getattr(layer, prunable_kernel(layer))) for layer in chosen}
         sparse = {
             index: self.reading(gradients[index], tf.convert_to_tensor(variable), share)
             for index, variable in enumerate(variables)
@@ -199,5 +200,5 @@ class Composite:
 
 
 def _add(gradient: Any, pull: Any, replicas: int) -> Any:
-    parts = [part for part in (gradient, pull) if part is not None]
+    parts = [tf.convert_to_tensor(part) for part in (gradient, pull) if part is not None]
     return tf.add_n(parts) / replicas if parts else None

@@ -74,7 +74,7 @@ class Threshold(Count):
             ranked, count = tf.gather(ranked, drawn), _SAMPLE
         ranked = tf.sort(ranked)
         dead = tf.reduce_sum(tf.cast(ranked < 0, tf.int32))
-        zeros = tf.cast(self.sparsity * share * tf.cast(count - dead, tf.float32), tf.int32)
+        zeros = tf.cast(tf.round(self.sparsity * share * tf.cast(count - dead, tf.float32)), tf.int32)
         return tf.where(sizes >= ranked[tf.minimum(dead + zeros, count - 1)], gradient, 0.0)
 
 

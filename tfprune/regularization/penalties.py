@@ -110,13 +110,13 @@ class Orthogonality(FilterPenalty):
     (||W W^T - I||_F^2 - floor) / n^2, one row of W per filter, filters that are all zero (pruned) left out.
     n is the smaller of filters and weights per filter; the floor is max(filters - weights, 0), so with
     more filters than weights it is ||W^T W - I||_F^2 / n^2. The division keeps wide layers from
-    dominating the sum over layers. Khan et al. (arXiv 2210.07451), equations 4 to 6; the gradient is
-    automatic, since their equation 9 is not that of R.
+    dominating the sum over layers. Khan et al. (arXiv 2210.07451); the gradient is automatic,
+    since their equation 9 is not that of R.
 
     Args:
         strength: lambda.
         normalize_rows: scale each filter to length 1 first, so that only angles count (RePr: Prakash
-            et al., CVPR 2019, equation 1); the floor is then filters^2 / weights - filters.
+            et al., CVPR 2019); the floor is then filters^2 / weights - filters.
         filter_axis: see `FilterPenalty`.
 
     >>> kernel = tf.reshape(tf.constant([1.0, 0.0, 0.0, 2.0]), (1, 1, 2, 2))
@@ -174,8 +174,8 @@ class ScaleSum(Penalty):
 class GroupLasso(FilterPenalty):
     """The sum of the lengths of the filters, each times the root of its size.
 
-    It drives whole filters to zero (Yuan & Lin 2006; Wen et al., "Learning Structured Sparsity", NeurIPS 2016,
-    equation 2). A filter that is all zero has no gradient.
+    It drives whole filters to zero (Yuan & Lin 2006; Wen et al., "Learning Structured Sparsity in Deep Neural
+    Networks", NeurIPS 2016). A filter that is all zero has no gradient.
     """
 
     def measure(self, weights: Any) -> Any:
