@@ -22,6 +22,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import select_layers
 from tfprune.records import atomic_path
+from tfprune.run.folder import environment_record
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 from tfprune.training.stage import fit_stage, set_determinism
 
@@ -255,7 +257,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the table for people and the figures for machines, beside the finished cells."""
-    cells = summarize(rows)
+    cells, machine = summarize(rows), environment_record()
     start = {
         width: [row["start_iou"] for row in rows if row["width"] == width] for width in {row["width"] for row in rows}
     }
@@ -265,6 +267,8 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
         "`python benchmarks/mask_quality.py --data DIR/corrosion_field` (width 8, three seeds), then",
         "`--width 16 --seeds 0`. It goes on where it stopped: every finished training is a line of",
         f"[{path.name}]({path.name}), and `--report` writes this page from them without training.",
+        f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core for each training",
+        "(`taskset -c 0`): another number of threads rounds differently, which moves a cell by up to .007.",
         "",
         "corrosion_field at 96x96 pixels, plain U-Net, IoU of corrosion over the 196 test pictures, float32.",
         "Every cell starts from the dense net of its seed (25 epochs) and trains 12 epochs more: 8 with rising",
@@ -293,7 +297,9 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 lines.append(f"| {name} | " + " | ".join(map(_spread, found)) + " |")
         lines.append("")
     path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    path.with_suffix(".json").write_text(json.dumps({"cells": cells}, indent=1) + "\n", encoding="utf-8")
+    path.with_suffix(".json").write_text(
+        json.dumps({"machine": machine, "cells": cells}, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 _RANKED = {"layer": "per layer", "global": "over all layers"}
