@@ -250,7 +250,9 @@ def test_nested_shared_transposed_and_odd_layers(discs, granularity):
         "head/logits": "output head stays dense",
     }
     schedule = build_schedule("polynomial", 0.5, begin_step=0, end_step=4, prunes=2)
-    controller = MaskController(model, schedule, selection=selection, granularity=granularity, criterion="taylor", scope="layer")
+    controller = MaskController(
+        model, schedule, selection=selection, granularity=granularity, criterion="taylor", scope="layer"
+    )
     pictures = discs[0].astype(np.float32)
     np.testing.assert_array_equal(controller.model.predict(pictures, verbose=0), model.predict(pictures, verbose=0))
     train(controller, discs, steps=4)
