@@ -51,9 +51,10 @@ def test_the_record_judges_every_file_on_the_whole_test_split(finished):
     assert pruned["gzip_bytes"] < dense["gzip_bytes"]
 
 
-def test_the_sparsity_is_what_was_asked_in_every_masked_layer(finished):
+def test_the_sparsity_is_what_was_asked_over_all_masked_layers(finished):
     record = read_json(finished / "records" / "sparsity.json")
-    assert record["layers"] and all(row["nonzero"] == row["weights"] / 2 for row in record["layers"])
+    kept, weights = (sum(row[name] for row in record["layers"]) for name in ("nonzero", "weights"))
+    assert kept == weights / 2 and len({row["sparsity"] for row in record["layers"]}) > 1
     assert record["wrapped_sparsity"] == 0.5 and record["total_sparsity"] < 0.5
     assert {"logits"} <= {row["layer"] for row in record["dense"]}
     assert [row["sparsity"] for row in record["history"] if row["stage"] == "prune"] == pytest.approx([0.4375, 0.5])
