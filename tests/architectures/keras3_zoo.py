@@ -4,7 +4,7 @@ Runs in a process of its own, since tfprune's has tf_keras, and describes there 
 
     python -m tests.architectures.keras3_zoo FOLDER NAME...
 
-NAME.keras is the model, NAME_check.npz an input of its own and what Keras 3 makes of it, and for all but the
+NAME.keras is the model, NAME_check.npz an input of its own and what Keras 3 makes of it in float64, and for all but the
 encoders NAME.npz is what `keras3.describe_file` would return.
 
 Inputs are small. Weights are random, those of norms too: with zeros and ones many a mistake would not show.
@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.architectures.keras3_process import describe_model
+from tfprune.architectures.keras3_process import describe_model, in_precision
 
 ENCODERS = (
     *("MobileNet", "MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "EfficientNetB0", "EfficientNetV2B0"),
@@ -329,8 +329,8 @@ def randomize(model: Any, *, seed: int = 0) -> Any:
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         deviation = np.sqrt(np.asarray(norm.moving_variance))
-        norm.moving_mean.assign_add(rng.normal(0, 0.2, deviation.shape) * deviation)
-        norm.moving_variance.assign((rng.uniform(0.7, 1.3, deviation.shape) * deviation) ** 2)
+        norm.moving_mean.assign_add(rng.normal(0, 0.05, deviation.shape) * deviation)
+        norm.moving_variance.assign((rng.uniform(0.95, 1.05, deviation.shape) * deviation) ** 2)
     return model
 
 
@@ -356,12 +356,12 @@ def write(name: str, folder: Path) -> None:
     loaded = keras.saving.load_model(folder / f"{name}.keras", compile=False)
     if name not in ENCODER_NAMES:
         np.savez(folder / f"{name}.npz", **describe_model(loaded, precision="float64"))
-    rng = np.random.default_rng(1)
+    rng, exact = np.random.default_rng(1), in_precision(loaded, "float64")
     shapes = [(2, *(edge or 64 for edge in item.shape[1:])) for item in loaded.inputs]
     inputs = [rng.uniform(0, 255, shape).astype(np.float32) for shape in shapes]
-    outputs = keras.tree.flatten(loaded(packed(loaded, inputs), training=False))
+    outputs = keras.tree.flatten(exact(packed(exact, inputs), training=False))
     check = {f"input/{index}": value for index, value in enumerate(inputs)}
-    check |= {f"output/{index}": np.asarray(value, np.float32) for index, value in enumerate(outputs)}
+    check |= {f"output/{index}": np.asarray(value) for index, value in enumerate(outputs)}
     np.savez(folder / f"{name}_check.npz", **check)
 
 

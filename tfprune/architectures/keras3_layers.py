@@ -45,6 +45,12 @@ class Source:
         """Return the error for something about this layer that has no counterpart."""
         return InputError(f"layer '{self.name}' ({self.kind} of Keras 3) {what}. {WAY_OUT}")
 
+    def number(self, value: Any) -> Any:
+        """Return a constant (or one per channel) in the precision of the model; Keras rounds plain ones to float32."""
+        if self.precision == "float64":
+            return np.asarray(value, np.float64)[()]
+        return np.asarray(value).tolist()
+
     def fresh_name(self, suffix: str) -> str:
         """Return a name for a layer more than the Keras 3 model has, the same at every load."""
         name, number = f"{self.name}_{suffix}", 0
@@ -129,7 +135,7 @@ def hard_sigmoid(source: Source) -> Call:
     """relu6(x + 3) / 6, as Keras 3 defines it; that of tf_keras is clip(x / 5 + 1/2, 0, 1)."""
     plus_3 = keras.layers.Rescaling(1.0, offset=3.0, name=source.fresh_name("plus_3"))
     relu6 = keras.layers.ReLU(6.0, name=source.fresh_name("relu6"))
-    sixth = keras.layers.Rescaling(1 / 6, name=source.fresh_name("sixth"))
+    sixth = keras.layers.Rescaling(source.number(1 / 6), name=source.fresh_name("sixth"))
     return lambda x: sixth(relu6(plus_3(x)))
 
 

@@ -5,7 +5,6 @@ Layers are preferred to calls of TensorFlow where there is one: whatever works o
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
@@ -27,9 +26,16 @@ def is_tensor(value: Any) -> bool:
     return tf.is_tensor(value)
 
 
-def maker(source: Source) -> Callable[..., Any]:
-    """Return what makes the layer in place of an operation, once: it may be called several times."""
-    return functools.cache(lambda cls, *args, **options: cls(*args, name=source.name, **options))
+def making_once() -> Callable[[Callable[[], Any]], Any]:
+    """Return a function that makes the layer of an operation at the first of its calls, when shapes are known."""
+    made: list[Any] = []
+
+    def once(make: Callable[[], Any]) -> Any:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return once
 
 
 def function(call: Callable[..., Any], **options: str) -> Convert:
@@ -60,49 +66,42 @@ def arithmetic(merge: type | None, call: Callable[..., Any], *, linear: Callable
     """
 
     def convert(source: Source) -> Call:
-        make = maker(source)
+        once = making_once()
 
         def made(left: Any, right: Any) -> Any:
             tensors = is_tensor(left), is_tensor(right)
             if merge and all(tensors) and len(left.shape) == len(right.shape):
-                return make(merge)([left, right])
+                return once(lambda: merge(name=source.name))([left, right])
             if linear and not all(tensors):
                 tensor, number = (left, right) if tensors[0] else (right, left)
                 number = np.asarray(number, np.float64)
                 if number.shape in ((), tuple(tensor.shape[-1:])):
-                    scale, offset = (_hashable(np.asarray(item).tolist()) for item in linear(number, tensors[1]))
-                    return make(_rescaling, scale, offset)(tensor)
+                    scale, offset = (source.number(item) for item in linear(number, tensors[1]))
+                    rescaling = once(lambda: layers.Rescaling(scale, offset=offset, name=source.name))
+                    return rescaling(tensor)
             # TensorFlow takes the type of the first argument, and a number has none.
             swapped = not tensors[0] and merge in (layers.Maximum, layers.Minimum)
-            return make(TFOpLambda, call)(*((right, left) if swapped else (left, right)))
+            op = once(lambda: TFOpLambda(call, name=source.name))
+            return op(right, left) if swapped else op(left, right)
 
         return made
 
     return convert
 
 
-def _rescaling(scale: Any, offset: Any, *, name: str) -> Any:
-    scale, offset = (list(item) if isinstance(item, tuple) else item for item in (scale, offset))
-    return layers.Rescaling(scale, offset=offset, name=name)
-
-
-def _hashable(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def reduction(call: Callable[..., Any], pooling: type | None = None) -> Convert:
     """Reduce axes; height and width of (N, H, W, C) by the pooling layer."""
 
     def convert(source: Source) -> Call:
-        axis, keepdims, make = source.config["axis"], bool(source.config["keepdims"]), maker(source)
+        axis, keepdims, once = source.config["axis"], bool(source.config["keepdims"]), making_once()
         if source.config.get("initial") is not None:
             raise source.refuse(f"has initial={source.config['initial']}, which TensorFlow has not")
 
         def made(x: Any) -> Any:
             axes = sorted(item % len(x.shape) for item in axis) if isinstance(axis, list) else None
             if pooling and axes == [1, 2] and len(x.shape) == 4:
-                return make(pooling, keepdims=keepdims)(x)
-            return make(TFOpLambda, call)(x, axis=axis, keepdims=keepdims)
+                return once(lambda: pooling(keepdims=keepdims, name=source.name))(x)
+            return once(lambda: TFOpLambda(call, name=source.name))(x, axis=axis, keepdims=keepdims)
 
         return made
 
@@ -111,13 +110,13 @@ def reduction(call: Callable[..., Any], pooling: type | None = None) -> Convert:
 
 def reshape(source: Source) -> Call:
     """Reshape within a picture by the layer, across pictures by TensorFlow."""
-    shape, make = [-1 if edge is None else edge for edge in source.config["newshape"]], maker(source)
+    shape, once = [-1 if edge is None else edge for edge in source.config["newshape"]], making_once()
 
     def made(x: Any) -> Any:
         inner, wanted = tuple(x.shape[1:]), tuple(shape[1:])
         if shape[0] in (-1, x.shape[0]) and None not in inner and -1 not in wanted and prod(inner) == prod(wanted):
-            return make(layers.Reshape, wanted)(x)
-        return make(TFOpLambda, tf.reshape)(x, shape)
+            return once(lambda: layers.Reshape(wanted, name=source.name))(x)
+        return once(lambda: TFOpLambda(tf.reshape, name=source.name))(x, shape)
 
     return made
 

@@ -30,7 +30,7 @@ def describe_model(model: Any, *, precision: str) -> dict[str, Any]:
 
     The model is run in `precision`, whatever it computes in. In float64, rounding cannot be taken for a difference.
     """
-    model = _in_precision(model, precision)
+    model = in_precision(model, precision)
     writer = _Description()
     description = {"name": model.name, "precision": precision, "graph": writer.graph(model), "layers": writer.layers}
     arrays = {f"weight/{index}": weight for index, weight in enumerate(writer.weights)}
@@ -133,7 +133,7 @@ def _defaults(layer: Any) -> dict[str, Any]:
     return {name: value for name, value in found.items() if isinstance(value, str | int | float | bool | None)}
 
 
-def _in_precision(model: Any, precision: str) -> Any:
+def in_precision(model: Any, precision: str) -> Any:
     """Return a copy of the model in which every layer has the precision."""
     import keras
     from keras.src.saving.serialization_lib import ObjectSharingScope
