@@ -15,8 +15,15 @@ import pytest
 from tests.architectures import keras3_zoo
 from tfprune.architectures import keras3, keras3_layers
 from tfprune.architectures.files import load_model
+from tfprune.channels import Selection as ChannelSelection
+from tfprune.channels import remove_channels
 from tfprune.errors import InputError
+from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras, tf
+from tfprune.pruning.controller import MaskController
+from tfprune.pruning.schedules import build_schedule
+from tfprune.pruning.selection import select_layers
+from tfprune.verification.runtimes import open_runtime
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,6 +89,39 @@ def test_options_that_matter_in_training_are_kept(zoo):
     conv = model.get_layer("conv2d")
     assert isinstance(conv.kernel_regularizer, keras.regularizers.L2)
     assert keras3.convert(described(zoo, "unet")).model.get_layer("dropout").rate == 0.2
+
+
+def described_as(arrays, **changes):
+    """Change the description of a model."""
+    text = str(arrays["description"])
+    for old, new in changes.items():
+        assert f'"{old}"' in text
+        text = text.replace(f'"{old}"', f'"{new}"')
+    return {**arrays, "description": np.array(text)}
+
+
+def test_names_that_tensorflow_does_not_take_are_changed(zoo):
+    arrays = described_as(described(zoo, "unet"), logits="the logits", unet="my net/v2", rescaling="_scaling")
+    model = keras3.convert(arrays).model
+    assert model.name == "my_net_v2" and {"the_logits", "scaling"} <= {layer.name for layer in model.layers}
+
+
+def test_a_converted_model_goes_the_whole_way(zoo, tmp_path):
+    model = keras3.convert(described(zoo, "nested")).model
+    controller = MaskController(
+        model,
+        build_schedule("polynomial", 0.5, begin_step=0, end_step=2, prunes=2),
+        selection=select_layers(model, min_weights=400),
+    )
+    controller.model.compile("adam", "mse")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3)).astype(np.uint8)
+    controller.model.fit(pixels.astype(np.float32), np.zeros((8, 64, 64, 3)), batch_size=4, verbose=0)
+    assert controller.total_sparsity() == pytest.approx(0.5, abs=0.01)
+    smaller = remove_channels(controller.strip(), ChannelSelection(ratio=0.5, multiple_of=1)).model
+    assert smaller.count_params() < 0.5 * model.count_params()
+    path = export_tflite(smaller, tmp_path / "m.tflite", head="logits", class_names=["a", "b", "c"])
+    expected = smaller.predict(pixels[:1].astype(np.float32), verbose=0)
+    assert keras3.difference(expected, open_runtime(path).predict(pixels[0])[None]) < 1e-4
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ screened (nothing unknown, no code) -> described by a process with Keras 3 -> re
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import subprocess
@@ -18,9 +17,9 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.architectures.keras3_layers import LAYERS, WAY_OUT, Counterpart, Source
-from tfprune.architectures.keras3_operations import OPERATIONS
+from tfprune.architectures.keras3_layers import WAY_OUT
 from tfprune.architectures.keras3_process import sampled_run
+from tfprune.architectures.keras3_rebuilding import Arrays, Rebuilder, counterparts
 from tfprune.architectures.screening import objects_in
 from tfprune.errors import InputError, located
 from tfprune.keras import keras, tf
@@ -28,8 +27,6 @@ from tfprune.silence import quiet_stderr
 
 TOLERANCE = 1e-5
 """Accepted difference of the outputs of both Keras versions, relative to their largest magnitude."""
-
-Arrays = Mapping[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,11 @@ def screen(config: Any) -> None:
     strange = []
     for layer in _layers(config):
         name, kind = _name(layer), layer.get("class_name")
-        if kind not in _MODELS and kind not in _table(layer.get("module")):
+        if kind in _MODELS or kind == "InputLayer":
+            continue
+        if kind not in counterparts(layer.get("module")):
             strange.append(f"'{name}' ({kind})")
-        elif kind not in _MODELS:
+        else:
             functions = [found for found in objects_in(layer) if found["class_name"] == "function"]
             strange += [f"'{name}' ({kind} with the function {found['config']})" for found in functions]
     if strange:
@@ -100,11 +99,6 @@ def screen(config: Any) -> None:
 _MODELS = ("Functional", "Sequential", "Model")
 _MODULES = ("builtins", "keras.layers", "keras.models", "keras.initializers", "keras.regularizers", "keras.constraints")
 _MODULES += ("keras.src.ops", "keras.src.models", "keras.src.applications.convnext")
-
-
-def _table(module: str | None) -> Mapping[str, Any]:
-    """Return the table for the classes of a module."""
-    return OPERATIONS if (module or "").startswith("keras.src.ops") else {"InputLayer": None, **LAYERS}
 
 
 def _layers(config: Any) -> Iterator[dict[str, Any]]:
@@ -158,142 +152,11 @@ def convert(arrays: Arrays, *, trust: bool = False) -> Conversion:
     """
     description = json.loads(str(arrays["description"]))
     precision = description["precision"]
-    rebuilder = _Rebuilder(description, arrays, precision=precision, trust=trust)
+    rebuilder = Rebuilder(description, arrays, precision=precision, trust=trust)
     worst = _compare(rebuilder.model(), description, rebuilder.tensors, arrays)
     if precision != "float32":
-        rebuilder = _Rebuilder(description, arrays, precision="float32", trust=trust)
+        rebuilder = Rebuilder(description, arrays, precision="float32", trust=trust)
     return Conversion(rebuilder.model(), worst, precision)
-
-
-class _Rebuilder:
-    """Makes the layers of a description and calls them as it says, models in models as parts of one flat graph.
-
-    `tensors` has every tensor of the graph by its number.
-    """
-
-    def __init__(self, description: Mapping[str, Any], arrays: Arrays, *, precision: str, trust: bool) -> None:
-        self.tensors: dict[int, Any] = {}
-        self._description, self._arrays, self._precision, self._trust = description, arrays, precision, trust
-        self._layers = description["layers"]
-        self._names = _names(description)
-        self._taken = set(self._names.values())
-        self._made: dict[int, Counterpart] = {}
-
-    def model(self) -> Any:
-        """Return the model, with the weights of its original."""
-        policy = keras.mixed_precision.global_policy()
-        keras.mixed_precision.set_global_policy(self._precision)
-        try:
-            return self._model(self._description["graph"])
-        finally:
-            keras.mixed_precision.set_global_policy(policy)
-
-    def _model(self, graph: Mapping[str, Any]) -> Any:
-        for item in graph["input_layers"]:
-            if item.get("sparse") or item.get("ragged") or item.get("optional"):
-                raise InputError(f"input '{item['name']}' is sparse, ragged or optional; only dense inputs are taken")
-            dtype = self._precision if "float" in item["dtype"] else item["dtype"]
-            self.tensors[item["tensor"]] = keras.Input(batch_shape=item["batch_shape"], dtype=dtype, name=item["name"])
-        self._call_all(graph, {})
-        model = keras.Model(self._value(graph["inputs"]), self._value(graph["outputs"]), name=self._description["name"])
-        for key, made in self._made.items():
-            if made.layer is not None:
-                expected, given = [tuple(w.shape) for w in made.layer.weights], [w.shape for w in made.weights]
-                if expected != given:
-                    raise self._source(key).refuse(f"has weights of {given}, and its counterpart of {expected}")
-                made.layer.set_weights(made.weights)
-        return model
-
-    def _call_all(self, graph: Mapping[str, Any], context: dict[str, Any]) -> None:
-        for call in graph["calls"]:
-            args = self._value(call["args"])
-            kwargs = {name: value for name, value in self._value(call["kwargs"]).items() if value is not None}
-            inner = self._layers[call["layer"]].get("graph")
-            if inner is not None:
-                outputs = self._call_model(call["layer"], inner, args, context | kwargs)
-            else:
-                outputs = self._call_layer(call["layer"], args, kwargs, context)
-            if len(outputs) != len(call["outputs"]):
-                source = self._source(call["layer"])
-                raise source.refuse(f"has {len(call['outputs'])} outputs, and its counterpart {len(outputs)}")
-            self.tensors.update(zip(call["outputs"], outputs, strict=True))
-
-    def _call_model(self, key: int, graph: Mapping[str, Any], args: list[Any], kwargs: dict[str, Any]) -> list[Any]:
-        """Call the layers of a model in the model; whether it trains (`training=False`) holds for all of them."""
-        given, inputs = tf.nest.flatten(args), _numbers(graph["inputs"])
-        if len(given) != len(inputs) or set(kwargs) - {"training"}:
-            raise self._source(key).refuse(f"is called with {len(given)} tensors and the arguments {list(kwargs)}")
-        self.tensors.update(zip(inputs, given, strict=True))
-        self._call_all(graph, kwargs)
-        return [self.tensors[number] for number in _numbers(graph["outputs"])]
-
-    def _call_layer(self, key: int, args: list[Any], kwargs: dict[str, Any], context: dict[str, Any]) -> list[Any]:
-        source = self._source(key)
-        try:
-            if key not in self._made:
-                made = _table(self._layers[key]["module"])[source.kind](source)
-                self._made[key] = made if isinstance(made, Counterpart) else Counterpart(made)
-            call = self._made[key].call
-            if isinstance(call, keras.layers.Layer) and "training" in inspect.signature(call.call).parameters:
-                kwargs = context | kwargs
-            return tf.nest.flatten(call(*args, **kwargs))
-        except (ValueError, TypeError, AttributeError, KeyError, NameError, tf.errors.OpError) as error:
-            lines = [line for line in str(error).splitlines() if line and not line.startswith("Exception encountered")]
-            raise source.refuse(f"cannot be rebuilt ({type(error).__name__}: {' '.join(lines[:1])})") from error
-
-    def _source(self, key: int) -> Source:
-        layer = self._layers[key]
-        weights = [self._arrays[f"weight/{index}"] for index in layer["weights"]]
-        config = {**layer.get("config", {}), "name": self._names.get(key, layer["name"])}
-        taken, defaults = self._taken, layer.get("defaults", {})
-        source = Source(config["name"], layer["kind"], config, defaults, weights, taken, self._precision, self._trust)
-        if layer["quantized"]:
-            raise source.refuse(f"is quantized ({layer['quantized']}); save the model before that")
-        return source
-
-    def _value(self, value: Any) -> Any:
-        """Return an argument as it was: tensors for their numbers, slices and the ellipsis."""
-        if isinstance(value, list):
-            return [self._value(item) for item in value]
-        if not isinstance(value, dict):
-            return value
-        if "__tensor__" in value:
-            return self.tensors[value["__tensor__"]]
-        if "__slice__" in value:
-            return slice(*value["__slice__"])
-        if "__ellipsis__" in value:
-            return Ellipsis
-        return {key: self._value(item) for key, item in value.items()}
-
-
-def _names(description: Mapping[str, Any]) -> dict[int, str]:
-    """Return a name for every layer: its own, or when another has that too, behind the name of its model."""
-    layers, names, taken = description["layers"], {}, {""}
-    graphs = [(description["graph"], "")]
-    for graph, model in graphs:
-        taken.update(item["name"] for item in graph["input_layers"] if not model)
-        for key in (call["layer"] for call in graph["calls"]):
-            if key in names:
-                continue
-            own = name = layers[key]["name"]
-            number = 0
-            while name in taken:
-                name = f"{model or 'model'}_{own}" + (f"_{number}" if number else "")
-                number += 1
-            names[key] = name
-            if "graph" in layers[key]:
-                graphs.append((layers[key]["graph"], own))
-            else:
-                taken.add(name)
-    return names
-
-
-def _numbers(structure: Any) -> list[int]:
-    """Return the numbers of the tensors in a structure, in the order of `tf.nest.flatten`."""
-    if isinstance(structure, dict) and "__tensor__" in structure:
-        return [structure["__tensor__"]]
-    items = [structure[key] for key in sorted(structure)] if isinstance(structure, dict) else structure
-    return [number for item in items for number in _numbers(item)]
 
 
 def _compare(model: Any, description: Mapping[str, Any], tensors: Mapping[int, Any], arrays: Arrays) -> float:

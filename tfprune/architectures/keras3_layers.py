@@ -173,11 +173,11 @@ COMPOSED_ACTIVATIONS: dict[str, Callable[[Source], Call]] = {
 
 def _activation(source: Source, given: Any) -> tuple[str, Call | None]:
     """Return the activation of the tf_keras layer, and what has to follow it."""
-    if given is None or given in _SAME_ACTIVATIONS:
-        return _SAME_ACTIVATIONS[given or "linear"], None
-    if given in COMPOSED_ACTIVATIONS:
-        return "linear", COMPOSED_ACTIVATIONS[given](source)
-    name = given.get("config", given) if isinstance(given, dict) else given
+    name = str(given.get("config")) if isinstance(given, dict) else given or "linear"
+    if name in _SAME_ACTIVATIONS:
+        return _SAME_ACTIVATIONS[name], None
+    if name in COMPOSED_ACTIVATIONS:
+        return "linear", COMPOSED_ACTIVATIONS[name](source)
     raise source.refuse(f"has the activation {name}, which tf_keras has not")
 
 
