@@ -324,7 +324,7 @@ def randomize(model: Any, *, seed: int = 0) -> Any:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 0.0
-    pictures = [rng.uniform(0, 255, (4, *(edge or 64 for edge in item.shape[1:]))) for item in model.inputs]
+    pictures = [random_pictures(rng, 24, item.shape[1:]) for item in model.inputs]
     model(packed(model, pictures), training=True)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
@@ -332,6 +332,14 @@ def randomize(model: Any, *, seed: int = 0) -> Any:
         norm.moving_mean.assign_add(rng.normal(0, 0.05, deviation.shape) * deviation)
         norm.moving_variance.assign((rng.uniform(0.95, 1.05, deviation.shape) * deviation) ** 2)
     return model
+
+
+def random_pictures(rng: np.random.Generator, count: int, shape: tuple[int | None, int | None, int]) -> np.ndarray:
+    """Return pictures of coarse squares and noise, 0..255: of noise alone a deep layer sees its mean only."""
+    height, width, channels = (edge or 64 for edge in shape)
+    coarse = rng.uniform(0, 255, (count, height // 16, width // 16, channels))
+    noise = rng.uniform(0, 255, (count, height, width, channels))
+    return (coarse.repeat(16, axis=1).repeat(16, axis=2) * 0.7 + noise * 0.3).astype(np.float32)
 
 
 def packed(model: Any, arrays: list[np.ndarray]) -> Any:
@@ -357,8 +365,7 @@ def write(name: str, folder: Path) -> None:
     if name not in ENCODER_NAMES:
         np.savez(folder / f"{name}.npz", **describe_model(loaded, precision="float64"))
     rng, exact = np.random.default_rng(1), in_precision(loaded, "float64")
-    shapes = [(2, *(edge or 64 for edge in item.shape[1:])) for item in loaded.inputs]
-    inputs = [rng.uniform(0, 255, shape).astype(np.float32) for shape in shapes]
+    inputs = [random_pictures(rng, 2, item.shape[1:]) for item in loaded.inputs]
     outputs = keras.tree.flatten(exact(packed(exact, inputs), training=False))
     check = {f"input/{index}": value for index, value in enumerate(inputs)}
     check |= {f"output/{index}": np.asarray(value) for index, value in enumerate(outputs)}

@@ -185,13 +185,15 @@ def _activation(source: Source, given: Any) -> tuple[str, Call | None]:
 
 
 def normalization(source: Source) -> Counterpart:
-    """Put adapted statistics, which are weights of Keras 3, into the options."""
+    """Put adapted statistics, which are weights of Keras 3, into the options, rounded as Keras 3 rounds them."""
     config = dict(source.config)
     if source.weights:
-        config["mean"], config["variance"] = (weight.reshape(-1).tolist() for weight in source.weights[:2])
+        config["mean"], config["variance"] = source.weights[:2]
+    for name in ("mean", "variance"):
+        if config.get(name) is not None:
+            config[name] = np.asarray(config[name], np.float32).reshape(-1).tolist()
     options = {key: config[key] for key in ("name", "trainable", "axis", "mean", "variance", "invert") if key in config}
-    layer = keras.layers.Normalization(**options)
-    return Counterpart(layer)
+    return Counterpart(keras.layers.Normalization(**options))
 
 
 def layer_scale(source: Source) -> Counterpart:
