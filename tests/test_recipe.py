@@ -91,6 +91,16 @@ def test_fine_tuning_without_pruning_is_refused(recipe_file):
     assert "fine_tuning follows pruning" in message(recipe_file(text))
 
 
+def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):
+    text = message(recipe_file(GOOD), "pruning.scope=globl", "export.schemes=[int8, int9]", "data.generate.set=stel")
+    assert [line.split(": ")[1] for line in text.splitlines()] == [
+        "data.generate.set",
+        "pruning.scope",
+        "export.schemes.1",
+    ]
+    assert all("unknown" in line and "Accepted: " in line for line in text.splitlines())
+
+
 def test_overrides_are_checked_like_the_file(recipe_file):
     path = recipe_file(GOOD)
     assert load_recipe(path, ["training.epochs=7", "data.augment=[HorizontalFlip]"]).training.epochs == 7

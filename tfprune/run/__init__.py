@@ -19,7 +19,7 @@ from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.cloning import copy_weights
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
-from tfprune.recipe import Recipe, Training
+from tfprune.recipe.sections import Recipe, Training
 from tfprune.records import atomic_path, write_json
 from tfprune.regularization.attaching import PenaltyLog
 from tfprune.report.page import write_report

@@ -12,7 +12,8 @@ from typing import Any
 from tfprune.architectures.files import model_files
 from tfprune.data.arrays import describe_set
 from tfprune.errors import InputError
-from tfprune.recipe import Recipe, recipe_difference, recipe_text
+from tfprune.recipe import recipe_difference, recipe_text
+from tfprune.recipe.sections import Recipe
 from tfprune.records import atomic_path, read_json, write_json, write_text
 from tfprune.run.inputs import Inputs
 

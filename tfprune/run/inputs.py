@@ -23,7 +23,7 @@ from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
-from tfprune.recipe import Pruning, Recipe, Regularization, Training
+from tfprune.recipe.sections import Pruning, Recipe, Regularization, Training
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.training.optimizers import build_learning_rate, build_optimizer

@@ -1,0 +1,116 @@
+"""Recipes: one experiment as YAML, checked before anything runs.
+
+Only this module, `run`, `search` and `cli` know a recipe; the packages below take plain arguments.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tfprune.errors import InputError, unknown_name
+from tfprune.recipe.faults import distinct_faults, explain_fault
+from tfprune.recipe.sections import Recipe
+
+RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
+"""The recipes that are shipped with tfprune; `tfprune list recipes` shows them."""
+
+
+def find_recipe(given: str | Path) -> Path:
+    """Return the file of a recipe given as a path, or by the name of a shipped one.
+
+    Raises:
+        InputError: when there is neither.
+    """
+    path = Path(given)
+    if path.is_file():
+        return path
+    shipped = {file.stem: file for file in sorted(RECIPES_FOLDER.glob("*.yaml"))}
+    if str(given) in shipped:
+        return shipped[str(given)]
+    if path.suffix in (".yaml", ".yml") or path.parent != Path("."):
+        raise InputError(f"recipe {path} does not exist. Give a YAML file, or a shipped one: {', '.join(shipped)}")
+    raise unknown_name("recipe", str(given), shipped)
+
+
+def load_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """Read and check a recipe.
+
+    Args:
+        given: a YAML file, or the name of a shipped recipe.
+        overrides: `section.key=value` settings, the value as YAML.
+
+    Raises:
+        InputError: with the file, the line, the key, what was given and what is accepted.
+    """
+    path = find_recipe(given)
+    text = path.read_text(encoding="utf-8")
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"recipe {path} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"recipe {path} is not a mapping of sections (name, data, architecture, training, ...)")
+    for setting in overrides:
+        override(content, setting)
+    return check_recipe(content, where=str(path), node=node)
+
+
+def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = None) -> Recipe:
+    """Return the checked recipe of a mapping; see `load_recipe`."""
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        faults = (explain_fault(item, content, where, node) for item in distinct_faults(error))
+        raise InputError("\n".join(faults)) from None
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """Return the resolved recipe as YAML, every default written out."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+
+
+def recipe_schema() -> str:
+    """Return the JSON schema of a recipe, for editors."""
+    return json.dumps(Recipe.model_json_schema(), indent=1)
+
+
+def recipe_difference(old: str, new: str) -> str:
+    """Return the lines in which two resolved recipes differ; empty when they do the same.
+
+    The `about` section is left out: words do not change results.
+    """
+    texts = []
+    for text in (old, new):
+        content = yaml.safe_load(text)
+        content.pop("about", None)
+        texts.append(yaml.safe_dump(content, sort_keys=False).splitlines())
+    lines = difflib.unified_diff(*texts, lineterm="", n=0)
+    return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def override(content: dict[str, Any], setting: str) -> None:
+    """Apply one `section.key=value` setting, the value as YAML, to the mapping of a recipe.
+
+    Raises:
+        InputError: when the setting is not of that form.
+    """
+    key, equals, value = setting.partition("=")
+    if not equals or not key:
+        raise InputError(f"--set {setting}: write it as section.key=value, such as training.epochs=5")
+    *sections, last = key.split(".")
+    for section in sections:
+        content = content.setdefault(section, {})
+        if not isinstance(content, dict):
+            raise InputError(f"--set {setting}: '{section}' is not a section of the recipe")
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {setting}: the value is not valid YAML ({error})") from error
