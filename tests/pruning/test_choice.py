@@ -34,6 +34,24 @@ def test_a_layer_of_low_scores_is_never_emptied():
     assert [share.sum() for share in shares] == pytest.approx([100, 100], abs=1)
 
 
+@pytest.mark.parametrize("sparsity", [0.3, 0.8, 0.97])
+@pytest.mark.parametrize("seed", range(5))
+def test_one_ranking_with_a_hundredth_of_each_layer_held_back(sparsity, seed):
+    generator = np.random.default_rng(seed)
+    scores = [10.0 ** generator.integers(-6, 2) * generator.random(size) for size in (100, 300, 700, 2000)]
+    masks = keep_over_all(scores, None, sparsity)
+    free = []
+    for layer in range(4):
+        order = scores[layer].argsort()
+        held = order[len(order) - len(order) // 100 :]
+        assert masks[layer][held].all()
+        free += [(scores[layer][unit], layer, unit) for unit in order[: len(order) - len(held)]]
+    dropped = sorted(free)[: round(3100 * sparsity)]
+    assert {(layer, unit) for _, layer, unit in dropped} == {
+        (layer, unit) for layer in range(4) for unit in np.flatnonzero(~masks[layer])
+    }
+
+
 def test_sizes_count_as_weights():
     mask = keep_by_size(np.array([1.0, 2, 3, 4]), np.array([10, 20, 30, 40]), 0.3)
     np.testing.assert_array_equal(mask, [False, False, True, True])

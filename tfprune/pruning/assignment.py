@@ -27,6 +27,7 @@ class MaskAssignment:
         self._owners = owners
         self._keys = [(path, name) for path, layer in owners.items() for name in layer.masked]
         self._read = tf.function(lambda: [owners[path].whole(name) for path, name in self._keys])
+        self._optimizer: Any = None
         self._momenta: list[list[Any]] = []
         self._write: Any = None
 
@@ -42,9 +43,11 @@ class MaskAssignment:
             wholes: what `wholes()` gave.
             optimizer: the one that trains the model.
         """
-        slots = [momenta(optimizer, self._owners[path].variable(name)) for path, name in self._keys]
-        if self._write is None or not _same(slots, self._momenta):
-            self._momenta, self._write = slots, tf.function(self._assign)
+        if optimizer is not self._optimizer or not any(self._momenta):  # a new optimizer has none before its first step
+            slots = [momenta(optimizer, self._owners[path].variable(name)) for path, name in self._keys]
+            if self._write is None or any(slots) or any(self._momenta):
+                self._write = tf.function(self._assign)
+            self._optimizer, self._momenta = optimizer, slots
         self._write([tf.constant(masks[key]) for key in self._keys], [wholes[key] for key in self._keys])
 
     def _assign(self, masks: list[Any], wholes: list[Any]) -> None:
@@ -52,7 +55,3 @@ class MaskAssignment:
             self._owners[path].set_mask(name, mask, whole)
             for slot in slots:
                 slot.assign(slot * tf.cast(mask, slot.dtype))
-
-
-def _same(some: list[list[Any]], others: list[list[Any]]) -> bool:
-    return [[id(slot) for slot in slots] for slots in some] == [[id(slot) for slot in slots] for slots in others]

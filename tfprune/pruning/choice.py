@@ -77,7 +77,7 @@ def keep_over_all(
 ) -> list[np.ndarray]:
     """Rank the units of many layers together; return one bool mask per layer.
 
-    At most 99 % of a layer goes, and one unit always stays.
+    At most 99 % of the units of a layer go, and one always stays.
 
     Args:
         scores: per layer, shape (units,).
@@ -89,19 +89,34 @@ def keep_over_all(
         InputError: when the bound of 99 % leaves too few weights to drop.
     """
     ends = np.cumsum([layer.size for layer in scores])
+    parts = [slice(end - layer.size, end) for layer, end in zip(scores, ends, strict=True)]
     ranked = np.empty(ends[-1], np.result_type(np.float32, *scores))
-    protected = np.empty(ends[-1], bool)
-    for layer, end in zip(scores, ends, strict=True):
-        part = slice(end - layer.size, end)
+    for layer, part in zip(scores, parts, strict=True):
         np.divide(layer, (np.linalg.norm(layer) or 1.0) if normalize else 1.0, out=ranked[part])
-        protected[part] = keep_highest(ranked[part], 0.99)
-    ranked[protected] = np.inf
     flat = None if sizes is None else np.concatenate(sizes)
-    held = np.mean(protected) if flat is None else flat[protected].sum() / flat.sum()
-    if sparsity > 1 - held:
-        raise InputError(
-            f"a sparsity of {sparsity:g} over all layers cannot be met: at most 99 % of a layer goes, "
-            f"which here is {1 - held:.4f} of all weights"
-        )
-    mask = keep_highest(ranked, sparsity) if flat is None else keep_by_size(ranked, flat, sparsity)
+    mask = _keep(ranked, flat, sparsity)
+    if _any_short(mask, parts):
+        for part in parts:
+            ranked[part][_keep_count(ranked[part], _at_least(part))] = np.inf
+        mask = _keep(ranked, flat, sparsity)
+        if _any_short(mask, parts):
+            held = sum(map(_at_least, parts)) / ends[-1]
+            raise InputError(
+                f"a sparsity of {sparsity:g} over all layers cannot be met: at most 99 % of a layer goes, "
+                f"which here is {1 - held:.4f} of all"
+            )
     return np.split(mask, ends[:-1])
+
+
+def _keep(scores: np.ndarray, sizes: np.ndarray | None, sparsity: float) -> np.ndarray:
+    return keep_highest(scores, sparsity) if sizes is None else keep_by_size(scores, sizes, sparsity)
+
+
+def _any_short(mask: np.ndarray, parts: Sequence[slice]) -> bool:
+    return any(np.count_nonzero(mask[part]) < _at_least(part) for part in parts)
+
+
+def _at_least(part: slice) -> int:
+    """Return how many units of a layer stay whatever their scores: 1 %, and one."""
+    units = part.stop - part.start
+    return max(1, units - round(units * 0.99))
