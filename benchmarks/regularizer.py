@@ -70,6 +70,7 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
     "gamma_l1": (1e-5, 1e-4, 1e-3),
     "group_lasso": (1e-6, 1e-5, 1e-4),
 }
+SETS = ("branches", "corrosion_field")
 SPARSITIES = (0.0, 0.5, 0.9)
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "regularizer.jsonl"
 BATCH, SEARCH_SEED, JUDGED_IMAGES = 8, 100, 64
@@ -83,13 +84,13 @@ Strengths = Mapping[str, float]
 class Plan:
     """Epochs of each part, mask updates, Adam's first rate, and pictures per split of the drawn set."""
 
-    dense: int = 25
-    ramp: int = 4
-    fixed: int = 4
+    dense: int = 20
+    ramp: int = 3
+    fixed: int = 3
     prunes: int = 8
     rate: float = 1e-3
     size: tuple[int, int] = (96, 96)
-    drawn: tuple[int, int, int] = (600, 80, 160)
+    drawn: tuple[int, int, int] = (400, 80, 160)
 
 
 @dataclass(frozen=True)
@@ -103,11 +104,15 @@ class Cell:
     sparsity: float
 
 
-def load_sets(data: Path | None, plan: Plan, folder: Path) -> dict[str, dict[str, SegmentationArrays]]:
-    """Return the train, val and test pictures of each set, the drawn one first."""
+def load_sets(
+    names: Sequence[str], data: Path | None, plan: Plan, folder: Path
+) -> dict[str, dict[str, SegmentationArrays]]:
+    """Return the train, val and test pictures of each set."""
     counts = dict(zip(("train", "val", "test"), plan.drawn, strict=True))
-    folders = {"branches": generate_branches(folder / "branches", counts=counts, size=plan.size, seed=0)}
-    if data is not None:
+    folders = {}
+    if "branches" in names:
+        folders["branches"] = generate_branches(folder / "branches", counts=counts, size=plan.size, seed=0)
+    if "corrosion_field" in names and data is not None:
         folders["corrosion_field"] = data
     sets = {}
     for name, path in folders.items():
@@ -415,6 +420,7 @@ def main() -> None:
     parser.add_argument("--search", action="store_true", help="find strengths on the validation split")
     parser.add_argument("--report", action="store_true", help="only write the page from the finished cells")
     parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS), help="default: all that are there")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
@@ -433,7 +439,7 @@ def main() -> None:
             arguments.methods = ["dense", "both"]
             plan = Plan(dense=6, ramp=1, fixed=1, prunes=3, rate=5e-3, size=(32, 32), drawn=(96, 8, 16))
             quick_strengths = {"orthogonality": 1.0, "gradients": 0.5}
-        sets = load_sets(arguments.data, plan, arguments.nets)
+        sets = load_sets(arguments.sets, arguments.data, plan, arguments.nets)
         if arguments.search:
             search(sets, plan, arguments.width, search_path(arguments.results), arguments.nets)
         else:
