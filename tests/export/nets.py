@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tfprune.export import SCHEMES
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras
 
@@ -69,7 +70,7 @@ def exported(net: str, outputs: int, scheme: str, head: str) -> Path:
         scheme=scheme,
         head=head,
         class_names=class_names(outputs),
-        calibration=pictures(16, seed=1) if scheme == "int8" else None,
+        calibration=pictures(16, seed=1) if SCHEMES[scheme].calibrated else None,
     )
 
 

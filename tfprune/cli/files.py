@@ -54,6 +54,7 @@ def _tflite_files(
 @click.argument("model", type=MODEL)
 @click.option("--scheme", default="int8", show_default=True, help="Number formats; see `tfprune list schemes`.")
 @click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
+@click.option("--sparse", is_flag=True, help="Store mostly-zero weights without their zeros.")
 @click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
 @click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
 @click.option("--calibration-images", default=100, show_default=True, type=click.IntRange(8))
@@ -66,6 +67,7 @@ def export(
     model: Path,
     scheme: str,
     head: str,
+    sparse: bool,
     data: Path | None,
     classes: str | None,
     calibration_images: int,
@@ -104,6 +106,7 @@ def export(
         out or model.with_name(f"{model.stem}_{scheme}.tflite"),
         scheme=scheme,
         head=head,
+        sparse=sparse,
         class_names=names,
         calibration=pictures,
         preprocessing=preprocessing,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import InputError, look_up
-from tfprune.export import SCHEMES, Scheme
+from tfprune.export import CLASS_MAPS, SCHEMES, Scheme
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
 from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
@@ -32,6 +32,7 @@ def export_tflite(
     class_names: Sequence[str],
     scheme: str = "float32",
     head: str = "probabilities",
+    sparse: bool = False,
     calibration: np.ndarray | None = None,
     preprocessing: tuple[Any, Any] | None = None,
     input_size: tuple[int, int] | None = None,
@@ -46,6 +47,8 @@ def export_tflite(
         class_names: all classes in the order of their ids; two of them for a model with one output.
         scheme: a key of `tfprune.export.SCHEMES`.
         head: a key of `tfprune.export.HEADS`.
+        sparse: store mostly-zero weights without their zeros. The file shrinks and loads more slowly; see
+            `Scheme.sparse` for the formats that have it. TFLite Micro does not load such files.
         calibration: uint8 (N, H, W, C) pictures from the training split, all of which are used, in order;
             needed by integer schemes only.
         preprocessing: (scale, offset), scalars or one number per channel, when the model does not take raw
@@ -56,14 +59,17 @@ def export_tflite(
         InputError: an argument does not fit, or the converter has no TensorFlow Lite op for one in the model.
     """
     chosen = look_up("scheme", scheme, SCHEMES)
+    if sparse and not chosen.sparse:
+        having = ", ".join(name for name, row in SCHEMES.items() if row.sparse)
+        raise InputError(f"no runtime loads scheme {scheme!r} with sparse weights; accepted for them: {having}")
     shape = _input_shape(model, input_size)
     if chosen.calibrated:
         calibration = _checked_calibration(calibration, shape, scheme)
     with _quiet():
         model = _in_float32(model)
         function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
-        _check_class_names(class_names, outputs)
-        flatbuffer = _convert(function, model, chosen, calibration)
+        _check_class_names(class_names, outputs, head)
+        flatbuffer = _convert(function, model, chosen, calibration, sparse=sparse)
     card = {
         "format": CARD_FORMAT,
         "classes": list(class_names),
@@ -137,12 +143,12 @@ def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], sc
     return np.concatenate([first, pictures[1:]])
 
 
-def _check_class_names(class_names: Sequence[str], outputs: int) -> None:
-    wanted = max(outputs, 2)
-    if isinstance(class_names, str) or len(class_names) != wanted or wanted > IGNORE_ID:
+def _check_class_names(class_names: Sequence[str], outputs: int, head: str) -> None:
+    wanted, most = max(outputs, 2), 128 if head in CLASS_MAPS else IGNORE_ID
+    if isinstance(class_names, str) or len(class_names) != wanted or wanted > most:
         raise InputError(
-            f"class_names is {class_names!r}; a model with {outputs} output{'s' * (outputs > 1)} "
-            f"has {wanted} classes (at most {IGNORE_ID}), so give that many names in the order of their ids"
+            f"class_names is {class_names!r}; a model with {outputs} output{'s' * (outputs > 1)} has {wanted} classes "
+            f"(at most {most} with head {head!r}), so give that many names in the order of their ids"
         )
 
 
@@ -207,31 +213,39 @@ def _preprocessed(pixels: tf.Tensor, preprocessing: tuple[Any, Any] | None) -> t
     return pixels * scale + offset
 
 
-def _convert(function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None) -> bytes:
+def _convert(
+    function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None, *, sparse: bool
+) -> bytes:
     try:
-        flatbuffer = _new_converter(function, model, scheme, calibration).convert()
+        flatbuffer = _new_converter(function, model, scheme, calibration, sparse=sparse).convert()
         if scheme.calibrated and has_empty_ranges(flatbuffer):
-            converter = _new_converter(function, model, scheme, calibration)
+            converter = _new_converter(function, model, scheme, calibration, sparse=sparse)
             converter._experimental_calibrate_only = True
-            flatbuffer = quantize_calibrated(converter.convert(), pixels=scheme.pixels, scores=scheme.scores)
+            flatbuffer = quantize_calibrated(converter.convert(), scheme, sparse=sparse)
         return flatbuffer
     except Exception as error:  # the converter's own exception type is private
         raise _conversion_error(error, function, model.name) from error
 
 
-def _new_converter(function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None) -> Any:
+def _new_converter(
+    function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None, *, sparse: bool
+) -> Any:
     # The converter saves what it is given as a SavedModel first: the variables are enough, and much quicker.
     holder = tf.Module()
     holder.variables_held = model.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
-    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, scheme.operations)]
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in scheme.operations]
+    optimize = tf.lite.Optimize
+    asked = {optimize.DEFAULT: scheme.weights != "float32", optimize.EXPERIMENTAL_SPARSITY: sparse}
+    converter.optimizations = [name for name, wanted in asked.items() if wanted]
+    if scheme.weights == "float16":
+        converter.target_spec.supported_types = [tf.float16]
     if scheme.calibrated:
 
         def pictures() -> Iterator[list[np.ndarray]]:
             for picture in calibration:
                 yield [picture[None].astype(np.float32)]
 
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = pictures
         converter.inference_input_type = tf.as_dtype(scheme.pixels)
         converter.inference_output_type = tf.as_dtype(scheme.scores)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tfprune.errors import InputError, look_up
+from tfprune.export.coarse import coarse_logits
 from tfprune.keras import tf
 
 _ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid"}
@@ -29,7 +30,7 @@ def attach_head(output: tf.Tensor, head: str) -> tf.Tensor:
     """Return the tensor an exported file answers with, from a traced model's output (1, H, W, K).
 
     A softmax or sigmoid that ends the model is taken off first, so that none is applied twice; the
-    probabilities head puts the same one back. A class map is uint8 (1, H, W).
+    probabilities head puts the same one back. A class map is int8 (1, H, W).
 
     Raises:
         InputError: unknown head, or an output without logits to be found.
@@ -41,7 +42,7 @@ def attach_head(output: tf.Tensor, head: str) -> tf.Tensor:
             "the model ends in a softmax over one channel, which is 1 everywhere; "
             "use a sigmoid, or one output per class"
         )
-    return build(tf.cast(logits, tf.float32), activation)
+    return build(logits if logits.dtype == tf.float32 else tf.cast(logits, tf.float32), activation)
 
 
 def recover_logits(output: tf.Tensor) -> tuple[tf.Tensor, str | None]:
@@ -75,14 +76,28 @@ def _logits(logits: tf.Tensor, activation: str | None) -> tf.Tensor:
 
 
 def _class_map(logits: tf.Tensor, activation: str | None) -> tf.Tensor:
-    """Return uint8 ids: ArgMax gives int32 in TensorFlow Lite, and its cast quarters what the app must fetch."""
+    """Return int8 ids: ArgMax gives int32 in TensorFlow Lite, and TFLite Micro casts that to int8, not to uint8."""
     if logits.shape[-1] == 1:
-        return tf.cast(logits[..., 0] > 0, tf.uint8)
-    return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.uint8)
+        return tf.cast(logits[..., 0] > 0, tf.int8)
+    return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.int8)
+
+
+def _coarse_class_map(logits: tf.Tensor, activation: str | None) -> tf.Tensor:
+    """Return ids that were chosen at a lower resolution, repeated: no score is computed for every pixel.
+
+    TensorFlow Lite's converter has no nearest resize of integers; a broadcast along two axes of size 1 is one.
+    """
+    ids, (height, width) = _class_map(coarse_logits(logits), activation), logits.shape[1:3]
+    low, narrow = ids.shape[1:]
+    down, across = -(-height // low), -(-width // narrow)
+    repeated = tf.broadcast_to(tf.reshape(ids, (1, low, 1, narrow, 1)), (1, low, down, narrow, across))
+    enlarged = tf.reshape(repeated, (1, low * down, narrow * across))
+    return enlarged[:, :height, :width] if enlarged.shape[1:] != (height, width) else enlarged
 
 
 _BUILDERS: dict[str, Callable[[tf.Tensor, str | None], tf.Tensor]] = {
     "probabilities": _probabilities,
     "logits": _logits,
     "class_map": _class_map,
+    "coarse_class_map": _coarse_class_map,
 }

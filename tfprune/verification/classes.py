@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from tfprune.export import CLASS_MAPS
+
 
 def classes_from_output(output: np.ndarray, *, head: str, quantization: tuple[float, int] = (0.0, 0)) -> np.ndarray:
     """Return uint8 (H, W) class ids.
@@ -23,7 +25,7 @@ def classes_from_output(output: np.ndarray, *, head: str, quantization: tuple[fl
     >>> classes_from_output(np.array([[[100], [101]]], np.uint8), head="logits", quantization=(.1, 100))
     array([[0, 1]], dtype=uint8)
     """
-    if head == "class_map":
+    if head in CLASS_MAPS:
         return output.reshape(output.shape[:2]).astype(np.uint8)
     if output.shape[-1] > 1:
         return output.argmax(axis=-1).astype(np.uint8)

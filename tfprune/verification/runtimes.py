@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import InputError, look_up, unknown_name
-from tfprune.export import HEADS
+from tfprune.export import CLASS_MAPS, HEADS
 from tfprune.export.card import read_card
 from tfprune.silence import quiet_stderr
 from tfprune.verification.classes import classes_from_output
@@ -70,7 +70,7 @@ class TFLiteModel:
         self.input_size = (height, width)
         self.quantization = self._output["quantization"] if self._output["dtype"] != np.float32 else (0.0, 0)
         self.head = card["head"] if card else _guess_head(self._output, head, path)
-        channels = None if self.head == "class_map" else int(self._output["shape"][-1])
+        channels = None if self.head in CLASS_MAPS else int(self._output["shape"][-1])
         self.outputs = card["outputs"] if card else channels
         self._preprocessing = (1.0, 0.0) if card else _guess_preprocessing(self._input, preprocessing, path)
         self.description = description
