@@ -16,6 +16,7 @@ FLOORS = {
     "records": 0,
     "keras": 0,
     "silence": 0,
+    "budget": 0,
     "data": 1,
     "architectures": 1,
     "objectives": 1,

@@ -91,6 +91,16 @@ def test_fine_tuning_without_pruning_is_refused(recipe_file):
     assert "fine_tuning follows pruning" in message(recipe_file(text))
 
 
+def test_channels_take_a_ratio_or_a_budget(recipe_file):
+    path = recipe_file(GOOD)
+    budget = 'channels.budget="file_bytes<=200KiB, macs<=0.5x"'
+    assert load_recipe(path, ["channels.epochs=2", budget]).channels.ratio is None
+    assert "give either a ratio, such as 0.5, or a budget" in message(path, "channels.epochs=2")
+    assert "give either a ratio" in message(path, "channels.epochs=2", "channels.ratio=0.5", budget)
+    text = message(path, "channels.epochs=2", 'channels.budget="mac<=1M"')
+    assert "channels.budget" in text and "unknown quantity 'mac'; did you mean 'macs'" in text
+
+
 def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):
     text = message(recipe_file(GOOD), "pruning.scope=globl", "export.schemes=[int8, int9]", "data.generate.set=stel")
     assert [line.split(": ")[1] for line in text.splitlines()] == [

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
-from tfprune.channels import measure_cost
+from tfprune.channels import ChannelGroups, Selection, label_channels, measure_cost, score_groups
+from tfprune.channels.counting import ChannelCosts
+from tfprune.channels.planning import choose
+from tfprune.channels.rebuild import rebuild
 from tfprune.errors import InputError
 from tfprune.keras import keras, quiet_stderr, tf
 
@@ -84,3 +88,19 @@ def test_unknown_sizes():
         measure_cost(model)
     small, large = measure_cost(model, input_size=(32, 32)), measure_cost(model, input_size=(64, 64))
     assert large.macs == 4 * small.macs
+
+
+@pytest.mark.parametrize("name", [name for name in TOPOLOGIES if name != "dynamic_size"])
+def test_costs_of_a_plan_are_those_of_the_model_it_builds(name):
+    model = TOPOLOGIES[name]()
+    groups = ChannelGroups(label_channels(model))
+    removed = choose(groups, score_groups(groups), Selection(ratio=0.4))
+    keep, costs = groups.keep(removed), ChannelCosts(groups.graph)
+    before, after = measure_cost(model), measure_cost(rebuild(groups.graph, keep))
+    whole = np.ones_like(keep)
+    assert (costs.macs(whole), costs.parameters(whole)) == (before.macs, before.parameters)
+    assert costs.peak(whole)[0] == before.peak_activation_bytes_int8
+    products = sum(layer.macs for layer in before.layers if layer.parameters == 0)  # of attention: counted whole
+    assert after.macs <= costs.macs(keep) <= after.macs + products
+    assert costs.parameters(keep) == after.parameters
+    assert costs.peak(keep)[0] == after.peak_activation_bytes_int8

@@ -83,6 +83,19 @@ def test_shrink_plans_removes_and_replays(finished, tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_shrink_to_a_budget_of_the_file_that_would_be_deployed(finished, tmp_path):
+    model, out = finished / "models" / "dense.keras", tmp_path / "small.keras"
+    result = tfprune("shrink", model, "--budget", "file_bytes<=24KiB, macs<=.5x", "--multiple-of", "1", "--out", out)
+    assert result.returncode == 0 and "KiB, at most 24.0 KiB" in result.stdout, result.stderr
+    exported = tfprune("export", out, "--scheme", "int8", "--data", finished / "data", "--out", tmp_path / "s.tflite")
+    assert exported.returncode == 0, exported.stderr
+    assert 20 * 1024 < (tmp_path / "s.tflite").stat().st_size <= 24 * 1024
+    refused = tfprune("shrink", model, "--budget", "file_bytes<=1KiB")
+    assert refused.returncode == 2 and "with all gone that may go" in refused.stderr
+    both = tfprune("shrink", model, "--budget", "macs<=.5x", "--ratio", "0.5")
+    assert both.returncode == 2 and "give one of --ratio" in both.stderr
+
+
 def test_a_keras_model_is_judged_and_shown_as_its_float32_file(finished, tmp_path):
     dense = finished / "models" / "dense.keras"
     result = tfprune("verify", dense, "--data", finished / "data", "--json", tmp_path / "v.json")
@@ -138,7 +151,7 @@ def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
         (("verify", "none.tflite", "--data", "."), "none.tflite"),
         (("verify", "none.keras", "--data", "."), "none.keras does not exist"),
         (("predict", "none.tflite", "none.png"), "none.tflite"),
-        (("shrink", "none.keras"), "give either --ratio FRACTION or --plan FILE"),
+        (("shrink", "none.keras"), "give one of --ratio FRACTION, --budget"),
         (("run", "demo", "--model", "m.keras"), "drop one of them"),
         (("data", "check", "nowhere"), "nowhere"),
         (("report", "nowhere"), "nowhere"),

@@ -11,11 +11,10 @@ import numpy as np
 
 from tfprune.channels.copying import is_op_layer
 from tfprune.channels.graph import is_graph, nodes_of
+from tfprune.channels.liveness import Shape, trace_moments
 from tfprune.channels.sampling import map_arguments, sample_tensors
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
-
-Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class Cost:
         parameters: all numbers stored, moving statistics included.
         weight_bytes_float32, weight_bytes_int8: bytes of the parameters at 4 and at 1 byte each.
         peak_activation_bytes_float32, peak_activation_bytes_int8: most bytes of tensors alive at once,
-            see `peak_activations`.
+            see `tfprune.channels.liveness`.
         layers: the parts, in order of execution.
     """
 
@@ -69,7 +68,8 @@ def measure_cost(model: Any, *, input_size: tuple[int, int] | None = None) -> Co
         output = shapes[id(tf.nest.flatten(node.outputs)[0])]
         layers.append(LayerCost(path, type(node.layer).__name__, output, macs_of(node, shapes), parameters))
     parameters = sum(math.prod(weight.shape) for weight in model.weights)
-    peak = peak_activations(model, shapes)
+    sizes = {key: math.prod(shape) for key, shape in shapes.items()}
+    peak = max((moment.size(sizes) for moment in trace_moments(model, shapes)), default=0)
     return Cost(
         macs=sum(layer.macs for layer in layers),
         parameters=parameters,
@@ -203,81 +203,3 @@ def _op_macs(op: Any) -> int:
             sizes.update(zip(term, tensor.shape.as_list(), strict=True))
         return math.prod(sizes.values())
     return 0
-
-
-_IN_PLACE = (
-    *("BatchNormalization", "Activation", "ReLU", "LeakyReLU", "PReLU", "ELU", "Softmax", "Rescaling"),
-    *("Dropout", "SpatialDropout2D", "GaussianNoise", "GaussianDropout", "Reshape", "Flatten"),
-)
-
-
-def peak_activations(model: Any, shapes: dict[int, Shape]) -> int:
-    """Return the largest number of activation values alive at once, batch of one.
-
-    Calls run in Keras' order. While one runs, its inputs, its outputs and all that later calls still
-    need are alive. A norm, activation or reshape writes over its input when nobody else reads that,
-    as the converter folds it into the layer before.
-    """
-    alias: dict[int, int] = {}
-    calls = list(_steps(model, alias, set()))
-    steps = [(node.keras_inputs, tf.nest.flatten(node.outputs), node.layer) for node in calls]
-
-    def buffer(tensor: Any) -> int:
-        key = id(tensor)
-        while key in alias:
-            key = alias[key]
-        return key
-
-    readers: dict[int, int] = {}
-    for inputs, _, _ in steps:
-        for key in {buffer(tensor) for tensor in inputs}:
-            readers[key] = readers.get(key, 0) + 1
-    for tensor in model.outputs:
-        readers[buffer(tensor)] = readers.get(buffer(tensor), 0) + 1
-    for inputs, outputs, layer in steps:
-        if type(layer).__name__ in _IN_PLACE and len(outputs) == 1 and readers[buffer(inputs[0])] == 1:
-            same = math.prod(shapes[id(inputs[0])]) == math.prod(shapes[id(outputs[0])])
-            if same:
-                alias[id(outputs[0])] = buffer(inputs[0])
-                readers[buffer(inputs[0])] = readers.pop(id(outputs[0]), 0)
-    return _sweep(steps, buffer, shapes, [*model.inputs], [*model.outputs])
-
-
-def _sweep(
-    steps: list[tuple[Any, Any, Any]],
-    buffer: Callable[[Any], int],
-    shapes: dict[int, Shape],
-    inputs: list[Any],
-    outputs: list[Any],
-) -> int:
-    last = {}
-    for step, (given, made, _) in enumerate(steps):
-        for tensor in [*given, *made]:
-            last[buffer(tensor)] = step
-    for tensor in outputs:
-        last[buffer(tensor)] = len(steps)
-    alive = {buffer(tensor): math.prod(shapes[buffer(tensor)]) for tensor in inputs}
-    peak = sum(alive.values())
-    for step, (_, made, _) in enumerate(steps):
-        for tensor in made:
-            alive[buffer(tensor)] = math.prod(shapes[buffer(tensor)])
-        peak = max(peak, sum(alive.values()))
-        alive = {key: size for key, size in alive.items() if last[key] > step}
-    return peak
-
-
-def _steps(model: Any, alias: dict[int, int], seen: set[int]) -> Iterator[Any]:
-    """Yield the calls in order; a nested model is walked at its first call and one step after that.
-
-    `alias` is told which tensors inside a nested model are the same as one outside.
-    """
-    for node in nodes_of(model):
-        if not is_graph(node.layer) or id(node.layer) in seen:
-            yield node
-            continue
-        seen.add(id(node.layer))
-        for inner, outer in zip(node.layer.inputs, node.keras_inputs, strict=True):
-            alias[id(inner)] = id(outer)
-        yield from _steps(node.layer, alias, seen)
-        for inner, outer in zip(node.layer.outputs, tf.nest.flatten(node.outputs), strict=True):
-            alias[id(outer)] = id(inner)

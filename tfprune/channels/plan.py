@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tfprune.budget import write_amount
 from tfprune.errors import InputError
 from tfprune.records import plain, read_json, write_json
 
@@ -37,6 +38,21 @@ class LayerPlan:
 
 
 @dataclass(frozen=True)
+class Met:
+    """A bound of a budget: at most `limit` of a quantity, which is `before` and becomes `after`."""
+
+    quantity: str
+    limit: float
+    before: float
+    after: float
+
+    def __str__(self) -> str:
+        """Return before, after and limit for people."""
+        before, after, limit = (write_amount(self.quantity, value) for value in (self.before, self.after, self.limit))
+        return f"{self.quantity} {before} -> {after}, at most {limit}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """Which channels of a model go. Frozen, printable, JSON, replayable on another checkpoint.
 
@@ -47,6 +63,7 @@ class Plan:
             this, may be edited by hand in the file.
         layers: the dry run.
         opaque: calls that the plan must not look through, found by the check.
+        budget: how the bounds are met that the plan was made for.
     """
 
     model: str
@@ -54,6 +71,7 @@ class Plan:
     remove: Mapping[str, tuple[int, ...]]
     layers: tuple[LayerPlan, ...] = ()
     opaque: tuple[str, ...] = field(default=())
+    budget: tuple[Met, ...] = ()
 
     @property
     def macs(self) -> int:
@@ -93,7 +111,8 @@ class Plan:
             for row in [head, *rows]
         ]
         share = f", {1 - self.macs_after / self.macs:.1%} removed" if self.macs else ""
-        return "\n".join([*lines, f"MACs {self.macs:,} -> {self.macs_after:,}{share}"])
+        bounds = [str(met) for met in self.budget]
+        return "\n".join([*lines, f"MACs {self.macs:,} -> {self.macs_after:,}{share}", *bounds])
 
 
 def _row(layer: LayerPlan) -> tuple[str, ...]:
@@ -119,4 +138,5 @@ def _from_json(record: dict[str, Any]) -> Plan:
         },
         layers=tuple(LayerPlan(**{**layer, "coupled": tuple(layer["coupled"])}) for layer in record["layers"]),
         opaque=tuple(record["opaque"]),
+        budget=tuple(Met(**met) for met in record.get("budget", ())),
     )

@@ -10,10 +10,11 @@ from typing import Literal
 
 import numpy as np
 
-from tfprune.channels.cost import kernel_uses, tensor_shapes
-from tfprune.channels.graph import ChannelGraph, walk
+from tfprune.budget import Bound, parse_budget
+from tfprune.channels.counting import ChannelCosts
+from tfprune.channels.graph import walk
 from tfprune.channels.groups import ChannelGroups, Family
-from tfprune.channels.plan import LayerPlan, Plan
+from tfprune.channels.plan import LayerPlan, Met, Plan
 from tfprune.errors import InputError, unknown_name
 
 SMALLEST_SHARE = 0.9
@@ -27,7 +28,9 @@ class Selection:
 
     Attributes:
         ratio: fraction of the groups to remove, 0 <= ratio < 1; or pattern of layer names -> ratio,
-            the first that matches counts and other layers stay whole.
+            the first that matches counts and other layers stay whole. Default: .5 without a budget.
+        budget: what the smaller model may cost at most, instead of a ratio: "macs<=0.5x", or bounds.
+        per_cost: divide scores by what one group costs: `macs` or `parameters` of the whole model.
         scope: `layer` takes the ratio from every family of layers, `global` ranks all groups together.
         multiple_of: widths that layers are to have, 1 for any.
         min_channels: a layer keeps at least this many.
@@ -36,7 +39,9 @@ class Selection:
             them, stay whole.
     """
 
-    ratio: float | Mapping[str, float] = 0.5
+    ratio: float | Mapping[str, float] | None = None
+    budget: str | Sequence[Bound] = ()
+    per_cost: Literal["macs", "parameters"] | None = None
     scope: Literal["layer", "global"] = "layer"
     multiple_of: int = 1
     min_channels: int = 1
@@ -45,7 +50,15 @@ class Selection:
     exclude: Sequence[str] = ()
 
     def __post_init__(self) -> None:
-        ratios = self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio]
+        budget = parse_budget(self.budget) if isinstance(self.budget, str) else tuple(self.budget)
+        object.__setattr__(self, "budget", budget)
+        if budget and self.ratio is not None:
+            raise InputError("a ratio and a budget contradict each other; give one of them")
+        if self.ratio is None and not budget:
+            object.__setattr__(self, "ratio", 0.5)
+        if self.per_cost not in (None, "macs", "parameters"):
+            raise unknown_name("cost to divide scores by", self.per_cost, ("macs", "parameters"))
+        ratios = [] if budget else self.ratio.values() if isinstance(self.ratio, Mapping) else [self.ratio]
         for name, value in [*(("ratio", ratio) for ratio in ratios), ("max_ratio", self.max_ratio)]:
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
                 raise InputError(f"{name} must be a number from 0 to below 1, not {value!r}")
@@ -62,56 +75,100 @@ class Selection:
                 raise InputError(f"{name} takes a list of patterns, not one string: [{getattr(self, name)!r}]")
 
 
-def choose(groups: ChannelGroups, scores: np.ndarray, selection: Selection) -> np.ndarray:
-    """Return which groups go, bool (groups,).
+@dataclass(frozen=True)
+class RankedFamily:
+    """A family that may lose groups: the groups best first, its ratio, and how many of them may stay.
+
+    `ratio` is None under a budget.
+    """
+
+    groups: np.ndarray
+    ratio: float | None
+    may_stay: tuple[int, ...]
+
+    def nearest(self, wanted: int) -> int:
+        """Return how many groups stay, given how many are wanted."""
+        wanted = min(max(wanted, self.may_stay[0]), self.may_stay[-1])
+        big_enough = [count for count in self.may_stay if count >= SMALLEST_SHARE * wanted]
+        return min(big_enough, key=lambda count: (abs(count - wanted), -count))
+
+
+def rank_families(groups: ChannelGroups, scores: np.ndarray, selection: Selection) -> list[RankedFamily]:
+    """Return the families that a selection takes from.
 
     Raises:
         InputError: when a pattern matches no layer.
     """
     _check_patterns(groups, selection)
-    families = [(family, ratio) for family in groups.families if (ratio := _ratio_of(family, selection)) is not None]
+    ranked = []
+    for family in groups.families:
+        taken, ratio = _ratio_of(family, selection)
+        if taken:
+            order = family.groups[np.argsort(-scores[family.groups], kind="stable")]
+            frozen = int(np.count_nonzero(groups.numbers_of_maker(family) < 0))
+            ranked.append(RankedFamily(order, ratio, _may_stay(family, selection, frozen)))
+    return ranked
+
+
+def choose(groups: ChannelGroups, scores: np.ndarray, selection: Selection) -> np.ndarray:
+    """Return which groups go by the ratio of a selection, bool (groups,).
+
+    Raises:
+        InputError: when a pattern matches no layer.
+    """
+    return choose_ranked(groups, scores, rank_families(groups, scores, selection), scope=selection.scope)
+
+
+def choose_ranked(
+    groups: ChannelGroups,
+    scores: np.ndarray,
+    ranked: Sequence[RankedFamily],
+    *,
+    scope: str,
+    ratio: float | None = None,
+) -> np.ndarray:
+    """Return which groups go, bool (groups,), at the families' ratios or at one for all."""
     removed = np.zeros(len(groups), bool)
-    ranked = np.concatenate([scores[family.groups] for family, _ in families] or [np.zeros(0)])
     threshold = -np.inf
-    if selection.scope == "global" and len(ranked):
-        threshold = np.sort(ranked)[min(int(len(ranked) * selection.ratio), len(ranked) - 1)]
-    for family, ratio in families:
-        order = family.groups[np.argsort(-scores[family.groups], kind="stable")]
-        if selection.scope == "global":
+    if scope == "global" and ranked:
+        together = np.sort(np.concatenate([scores[family.groups] for family in ranked]))
+        share = ranked[0].ratio if ratio is None else ratio
+        threshold = together[min(int(len(together) * share), len(together) - 1)]
+    for family in ranked:
+        if scope == "global":
             wanted = int(np.count_nonzero(scores[family.groups] >= threshold))
         else:
-            wanted = len(order) - int(len(order) * ratio)
-        frozen = int(np.count_nonzero(groups.numbers_of_maker(family) < 0))
-        removed[order[_rounded(wanted, family, selection, frozen) :]] = True
+            wanted = len(family.groups) - int(len(family.groups) * (family.ratio if ratio is None else ratio))
+        removed[family.groups[family.nearest(wanted) :]] = True
     for together in groups.never_empty:
         if removed[together].all():
             removed[together[np.argmax(scores[together])]] = False
     return removed
 
 
-def _rounded(wanted: int, family: Family, selection: Selection, frozen: int) -> int:
-    """Return how many groups of a family stay, given how many are wanted."""
-    total, step, multiple = len(family.groups), family.step, selection.multiple_of
+def _may_stay(family: Family, selection: Selection, frozen: int) -> tuple[int, ...]:
+    """Return how many groups of a family may stay, rising: by the guards, and in multiples."""
+    total, step = len(family.groups), family.step
     least = max(1, math.ceil((selection.min_channels - frozen) / step), math.ceil(total * (1 - selection.max_ratio)))
-    wanted = min(max(wanted, least), total)
-    if multiple == 1:
-        return wanted
-    fitting = [count for count in range(least, total + 1) if (frozen + count * step) % multiple == 0 or count == total]
-    big_enough = [count for count in fitting if count >= SMALLEST_SHARE * wanted]
-    return min(big_enough, key=lambda count: (abs(count - wanted), -count))
+    return tuple(
+        count
+        for count in range(min(least, total), total + 1)
+        if (frozen + count * step) % selection.multiple_of == 0 or count == total
+    )
 
 
-def _ratio_of(family: Family, selection: Selection) -> float | None:
-    """Return the ratio that holds for a family, None when it stays whole."""
+def _ratio_of(family: Family, selection: Selection) -> tuple[bool, float | None]:
+    """Return whether a selection takes from a family, and at which ratio."""
 
     def matches(patterns: Sequence[str]) -> bool:
         return any(fnmatchcase(layer, pattern) for layer in family.layers for pattern in patterns)
 
     if matches(selection.exclude) or not matches(selection.include):
-        return None
+        return False, None
     if not isinstance(selection.ratio, Mapping):
-        return selection.ratio
-    return next((ratio for pattern, ratio in selection.ratio.items() if matches([pattern])), None)
+        return True, selection.ratio
+    ratio = next((ratio for pattern, ratio in selection.ratio.items() if matches([pattern])), None)
+    return ratio is not None, ratio
 
 
 def _check_patterns(groups: ChannelGroups, selection: Selection) -> None:
@@ -123,7 +180,9 @@ def _check_patterns(groups: ChannelGroups, selection: Selection) -> None:
             raise unknown_name("layer or pattern of layers", pattern, sorted(layers))
 
 
-def write_plan(groups: ChannelGroups, removed: np.ndarray, *, opaque: Sequence[str] = ()) -> Plan:
+def write_plan(
+    groups: ChannelGroups, removed: np.ndarray, *, opaque: Sequence[str] = (), budget: Sequence[Met] = ()
+) -> Plan:
     """Write down which groups go, with the dry run."""
     remove: dict[str, tuple[int, ...]] = {}
     for family in groups.families:
@@ -137,6 +196,7 @@ def write_plan(groups: ChannelGroups, removed: np.ndarray, *, opaque: Sequence[s
         remove=remove,
         layers=_dry_run(groups, removed),
         opaque=tuple(opaque),
+        budget=tuple(budget),
     )
 
 
@@ -182,7 +242,12 @@ def _dry_run(groups: ChannelGroups, removed: np.ndarray) -> tuple[LayerPlan, ...
     for family in groups.families:
         for layer in family.layers:
             coupled.setdefault(layer, {}).update(dict.fromkeys(other for other in family.layers if other != layer))
-    macs = _macs_by_layer(groups.graph, keep)
+    try:
+        costs = ChannelCosts(groups.graph)
+        before, after = costs.macs_by_layer(np.ones_like(keep)), costs.macs_by_layer(keep)
+    except InputError:  # the size of its pictures is open
+        before, after = {}, {}
+    macs = {path: (before[path], after[path]) for path in before}
     rows = {}
     for slot in groups.slots:
         if slot.layer in rows or slot.role != "out":
@@ -207,21 +272,3 @@ def _dry_run(groups: ChannelGroups, removed: np.ndarray) -> tuple[LayerPlan, ...
 def _widths(groups: ChannelGroups, path: str, keep: np.ndarray) -> tuple[int, int]:
     labels = next((slot.labels for slot in groups.slots if slot.layer == path), np.zeros(0, np.int64))
     return len(labels), int(keep[labels].sum())
-
-
-def _macs_by_layer(graph: ChannelGraph, keep: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Return path -> multiplications before and after; empty for models of unknown size."""
-    try:
-        shapes = tensor_shapes(graph.model)
-    except InputError:
-        return {}
-    macs: dict[str, tuple[int, int]] = {}
-    for path, node in walk(graph.model):
-        for kernel, positions in kernel_uses(node, shapes) or ():
-            after = []
-            for axis, size in enumerate(kernel.shape):
-                slot = graph.slots.get((id(kernel), axis))
-                after.append(size if slot is None else int(keep[slot.labels].sum()))
-            old, new = macs.get(path, (0, 0))
-            macs[path] = (old + positions * math.prod(kernel.shape), new + positions * math.prod(after))
-    return macs

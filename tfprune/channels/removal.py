@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tfprune.channels.budgeting import BudgetPlanner, Measure
 from tfprune.channels.checking import TOLERANCE, Equality, compare_with_masked
 from tfprune.channels.copying import is_op_layer
+from tfprune.channels.counting import ChannelCosts
 from tfprune.channels.graph import ChannelGraph
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.labelling import label_channels
@@ -42,6 +44,9 @@ def plan_channels(
     batches: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
     opaque: Iterable[str] = (),
+    measures: Mapping[str, Measure] | None = None,
+    value_bytes: int = 1,
+    input_size: tuple[int, int] | None = None,
 ) -> Plan:
     """Decide which channels of a model go, and change nothing. `print(plan)` is the dry run.
 
@@ -52,9 +57,14 @@ def plan_channels(
         reduction: how a group's score comes from its slices: `mean`, `max` or `l2`.
         batches, loss: (images, truth) batches and the task loss, for criteria that need gradients.
         opaque: paths of calls that are not to be looked through.
+        measures: for a budget in more than can be counted: quantity -> `measure(model)`, such as
+            `{"file_bytes": size_of_export}`. A handful of models is measured.
+        value_bytes: bytes of one activation value, for bounds on memory: 1 for int8, 4 for float32.
+        input_size: (H, W) in pixels, to count costs of a model that leaves its size open.
 
     Raises:
-        InputError: for a model that is no graph of layers, or when nothing can go, with the reasons.
+        InputError: for a model that is no graph of layers, or when nothing can go, with the reasons;
+            when a budget cannot be met, with the numbers and what would help.
     """
     selection = selection if isinstance(selection, Selection) else Selection(ratio=selection)
     opaque = tuple(opaque)
@@ -64,7 +74,16 @@ def plan_channels(
     if batches is not None and loss is not None:
         gathered = gather_taylor(groups, batches, loss)
     scores = score_groups(groups, criterion=criterion, reduction=reduction, gathered=gathered)
-    return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+    if not selection.budget and selection.per_cost is None:
+        return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+    costs = ChannelCosts(groups.graph, input_size=input_size)
+    if selection.per_cost is not None:
+        scores = scores / costs.of_groups(groups, selection.per_cost)
+    if not selection.budget:
+        return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+    planner = BudgetPlanner(groups, scores, selection, costs, value_bytes=value_bytes, measures=measures)
+    removed, met = planner.choose()
+    return write_plan(groups, removed, opaque=opaque, budget=met)
 
 
 def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:
@@ -96,11 +115,8 @@ def remove_channels(
     model: Any,
     selection: Selection | float | Mapping[str, float] = 0.5,
     *,
-    criterion: str | Criterion = "magnitude",
-    reduction: Reduction = "mean",
-    batches: Iterable[Any] | None = None,
-    loss: Callable[[Any, Any], Any] | None = None,
     check: bool = True,
+    **planning: Any,
 ) -> Removal:
     """Remove channels from a model: plan, rebuild, and check, as `plan_channels` and `apply_plan` do.
 
@@ -115,15 +131,18 @@ def remove_channels(
     >>> removal.model.get_layer("first").filters
     8
 
+    Args:
+        model, selection: as for `plan_channels`.
+        check: compare the new model with the masked original.
+        planning: the other arguments of `plan_channels`.
+
     Raises:
-        InputError: when nothing can go, with the reasons.
+        InputError: as `plan_channels`.
         TfpruneError: when the new model stays unequal, which is a fault of tfprune or of a rule.
     """
     opaque: list[str] = []
     for _ in range(_MAX_ROUNDS):
-        plan = plan_channels(
-            model, selection, criterion=criterion, reduction=reduction, batches=batches, loss=loss, opaque=opaque
-        )
+        plan = plan_channels(model, selection, opaque=opaque, **planning)
         try:
             return apply_plan(model, plan, check=check)
         except NotExactError as error:

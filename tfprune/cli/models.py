@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tfprune.cli.options import MODEL, TRUST
+from tfprune.cli.options import MODEL, SIZE, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -61,22 +61,28 @@ def prune(
 @click.command()
 @click.argument("model", type=MODEL)
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Fraction to remove.")
+@click.option("--budget", metavar="BOUNDS", help='What may remain, such as "file_bytes<=200KiB, macs<=0.5x".')
+@click.option("--scheme", default="int8", show_default=True, help="Number format that bounds on bytes and ms mean.")
 @click.option("--plan", "plan_file", type=_FILE, help="Follow a plan written before, perhaps edited since.")
 @click.option("--criterion", default="magnitude", show_default=True, help="See `tfprune list criteria`.")
 @click.option("--scope", default="layer", show_default=True, help="layer: from every layer; global: one ranking.")
 @click.option("--multiple-of", default=8, show_default=True, type=click.IntRange(1), help="Widths layers are to have.")
 @click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole (* and ?).")
+@SIZE
 @click.option("--dry-run", is_flag=True, help="Print what would go, and write nothing.")
 @click.option("--out", type=_FILE, help="The .keras to write; default: MODEL's name with _shrunk.")
 @TRUST
 def shrink(
     model: Path,
     ratio: float | None,
+    budget: str | None,
+    scheme: str,
     plan_file: Path | None,
     criterion: str,
     scope: str,
     multiple_of: int,
     exclude: tuple[str, ...],
+    size: tuple[int, int] | None,
     dry_run: bool,
     out: Path | None,
     trust: bool,
@@ -85,23 +91,37 @@ def shrink(
 
     Writes the smaller model, checked against the masked original, and the plan
     as JSON beside it. Fine-tune it afterwards: the accuracy falls at first.
+
+    How much goes is a ratio, a plan, or what a budget asks for: bounds on macs,
+    parameters, file_bytes, activation_bytes and latency_ms (on this machine),
+    in k, M, KiB, MiB, or x, a share of MODEL's.
     """
     from tfprune.architectures.files import load_model
     from tfprune.channels import Plan, Selection, apply_plan, plan_channels, remove_channels
-    from tfprune.errors import InputError
+    from tfprune.errors import InputError, look_up
+    from tfprune.export import SCHEMES
     from tfprune.records import atomic_path
+    from tfprune.run.measures import activation_value_bytes, build_measures
 
-    if (ratio is None) == (plan_file is None):
-        raise InputError("give either --ratio FRACTION or --plan FILE")
+    if sum(given is not None for given in (ratio, budget, plan_file)) != 1:
+        raise InputError('give one of --ratio FRACTION, --budget "file_bytes<=200KiB, macs<=0.5x" and --plan FILE')
+    look_up("scheme", scheme, SCHEMES, "--scheme")
+    options = {"scope": scope, "multiple_of": multiple_of, "exclude": exclude}
+    selection = Selection(budget=budget, **options) if budget is not None else Selection(ratio=ratio, **options)
+    costs = {
+        "measures": build_measures(scheme, input_size=size),
+        "value_bytes": activation_value_bytes(scheme),
+        "input_size": size,
+    }
     loaded = load_model(model, trust=trust)
-    selection = Selection(ratio=ratio or 0.0, scope=scope, multiple_of=multiple_of, exclude=exclude)
     if dry_run:
-        click.echo(str(Plan.load(plan_file) if plan_file else plan_channels(loaded, selection, criterion=criterion)))
+        plan = Plan.load(plan_file) if plan_file else plan_channels(loaded, selection, criterion=criterion, **costs)
+        click.echo(str(plan))
         return
     if plan_file:
         removal = apply_plan(loaded, Plan.load(plan_file))
     else:
-        removal = remove_channels(loaded, selection, criterion=criterion)
+        removal = remove_channels(loaded, selection, criterion=criterion, **costs)
     click.echo(str(removal.plan))
     written = out or model.with_name(f"{model.stem}_shrunk.keras")
     with atomic_path(written) as temporary:

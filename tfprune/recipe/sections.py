@@ -8,9 +8,10 @@ from pydantic_core import PydanticCustomError
 from typing_extensions import Self
 
 from tfprune.architectures import ARCHITECTURES
+from tfprune.budget import parse_budget
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
-from tfprune.errors import unknown_name
+from tfprune.errors import InputError, unknown_name
 from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
 from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
@@ -28,6 +29,15 @@ def _one_of(kind: str, accepted: Collection[str]) -> Any:
     return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(accepted)})]
 
 
+def _check_budget(given: str) -> str:
+    try:
+        parse_budget(given)
+    except InputError as error:
+        raise PydanticCustomError("budget", "{text}", {"text": str(error)}) from None
+    return given
+
+
+Budget = Annotated[str, AfterValidator(_check_budget)]
 Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
@@ -188,13 +198,26 @@ class Regularization(Section):
 class Channels(Training):
     """Channels removed from the trained net, and epochs that win the accuracy back."""
 
-    ratio: Share = Field(description="fraction of the channels to remove")
+    ratio: Share | None = Field(None, description="fraction of the channels to remove; or give a budget")
+    budget: Budget | None = Field(
+        None, description='what the smaller net may cost, such as "file_bytes<=200KiB, macs<=0.5x"'
+    )
+    scheme: _one_of("scheme", SCHEMES) = Field("int8", description="number format that bounds on bytes and ms mean")
+    per_cost: Literal["macs", "parameters"] | None = Field(
+        None, description="divide the importance of channels by what they cost"
+    )
     criterion: _one_of("criterion", CRITERIA) = "magnitude"
     scope: _one_of("scope", SCOPES) = "layer"
     multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
     min_channels: Annotated[int, Field(ge=1)] = 1
     include: list[str] = Field(default=["*"], description="patterns of layer names (* and ?)")
     exclude: list[str] = Field(default=[], description="patterns of layer names (* and ?) that stay whole")
+
+    @model_validator(mode="after")
+    def _says_how_much(self) -> Self:
+        if (self.ratio is None) == (self.budget is None):
+            raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
+        return self
 
 
 class Export(Section):

@@ -18,6 +18,7 @@ from tfprune.data.augmentation import build_augmentation
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.data.sets import SegmentationSet, open_set
 from tfprune.errors import InputError, located
+from tfprune.export.calibration import spread
 from tfprune.objectives.losses import build_loss
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
@@ -26,6 +27,7 @@ from tfprune.pruning.selection import select_layers
 from tfprune.recipe.sections import Pruning, Recipe, Regularization, Training
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
+from tfprune.run.measures import activation_value_bytes, build_measures
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 
 
@@ -203,6 +205,8 @@ def _remove(recipe: Recipe, inputs: Inputs, model: Any, *, check: bool = True) -
     section = recipe.channels
     selection = Selection(
         ratio=section.ratio,
+        budget=section.budget or (),
+        per_cost=section.per_cost,
         scope=section.scope,
         multiple_of=section.multiple_of,
         min_channels=section.min_channels,
@@ -213,7 +217,21 @@ def _remove(recipe: Recipe, inputs: Inputs, model: Any, *, check: bool = True) -
     if getattr(CRITERIA[section.criterion], "gathers", None):
         batches = evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size)
         loss = build_recipe_loss(recipe, inputs)
-    return remove_channels(model, selection, criterion=section.criterion, batches=batches, loss=loss, check=check)
+    return remove_channels(
+        model,
+        selection,
+        criterion=section.criterion,
+        batches=batches,
+        loss=loss,
+        measures=build_measures(
+            section.scheme,
+            calibration=spread(inputs.arrays["train"].images, recipe.export.calibration_images),
+            head=recipe.export.head,
+            threads=recipe.verification.threads,
+        ),
+        value_bytes=activation_value_bytes(section.scheme),
+        check=check,
+    )
 
 
 def build_recipe_loss(recipe: Recipe, inputs: Inputs) -> Any:

@@ -1,0 +1,115 @@
+"""What a model will cost with some of its channels gone, counted from the plan: nothing is built."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from tfprune.channels.cost import kernel_uses, macs_of, tensor_shapes
+from tfprune.channels.graph import ChannelGraph, is_graph, walk
+from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.liveness import Moment, trace_moments
+from tfprune.keras import tf
+
+
+@dataclass(frozen=True)
+class _Extent:
+    """The size of an array as far as it does not change, and the labels that it has along each other axis."""
+
+    fixed: int
+    labels: tuple[np.ndarray, ...]
+
+    def size(self, keep: np.ndarray) -> int:
+        return self.fixed * math.prod(int(keep[labels].sum()) for labels in self.labels)
+
+
+class ChannelCosts:
+    """The costs of a labelled model as functions of the channels that stay, for a batch of one.
+
+    `keep` is bool per label of the graph's space (`ChannelGroups.keep`).
+
+    Args:
+        graph: the labelled model.
+        input_size: (H, W) in pixels, for a model that leaves its size open.
+
+    Raises:
+        InputError: when the size is open and not given.
+    """
+
+    def __init__(self, graph: ChannelGraph, *, input_size: tuple[int, int] | None = None) -> None:
+        self.graph = graph
+        shapes = tensor_shapes(graph.model, input_size=input_size)
+        self._kernels: dict[str, list[_Extent]] = {}
+        self._other_macs = 0
+        for path, node in walk(graph.model):
+            uses = kernel_uses(node, shapes)
+            if uses is not None:
+                extents = [self._weight(kernel, positions) for kernel, positions in uses]
+                self._kernels.setdefault(path, []).extend(extents)
+            elif not is_graph(node.layer):
+                self._other_macs += macs_of(node, shapes)
+        self._weights = [self._weight(weight) for weight in graph.model.weights]
+        self._tensors = {key: _tensor_extent(shapes[key], labels) for key, labels in graph.tensors.items()}
+        self.names = {id(tensor): path for path, node in walk(graph.model) for tensor in tf.nest.flatten(node.outputs)}
+        self.names.update({id(tensor): tensor.name for tensor in graph.model.inputs})
+        self._heights = [shape[1] for shape in shapes.values() if len(shape) == 4]
+        self.moments: tuple[Moment, ...] = trace_moments(graph.model, shapes)
+
+    def _weight(self, weight: object, positions: int = 1) -> _Extent:
+        slots = [self.graph.slots.get((id(weight), axis)) for axis in range(len(weight.shape))]
+        fixed = math.prod(size for size, slot in zip(weight.shape, slots, strict=True) if slot is None)
+        return _Extent(positions * fixed, tuple(slot.labels for slot in slots if slot is not None))
+
+    def macs_by_layer(self, keep: np.ndarray) -> dict[str, int]:
+        """Return path -> multiply-accumulates of the layers with kernels."""
+        return {path: sum(extent.size(keep) for extent in extents) for path, extents in self._kernels.items()}
+
+    def macs(self, keep: np.ndarray) -> int:
+        """Return all multiply-accumulates; products of ops without weights count as before the removal."""
+        return self._other_macs + sum(self.macs_by_layer(keep).values())
+
+    def parameters(self, keep: np.ndarray) -> int:
+        """Return all numbers stored, moving statistics included."""
+        return sum(extent.size(keep) for extent in self._weights)
+
+    def of_groups(self, groups: ChannelGroups, quantity: str) -> np.ndarray:
+        """Return how many `macs` or `parameters` go with each group alone, shape (groups,)."""
+        count = self.macs if quantity == "macs" else self.parameters
+        removed = np.zeros(len(groups), bool)
+        whole, freed = count(groups.keep(removed)), np.zeros(len(groups))
+        for family in groups.families:
+            removed[family.groups[0]] = True
+            freed[family.groups] = whole - count(groups.keep(removed))
+            removed[family.groups[0]] = False
+        return freed
+
+    def tensor_size(self, tensor: int, keep: np.ndarray) -> int:
+        """Return the values of a tensor, given by its id."""
+        return self._tensors[tensor].size(keep)
+
+    def is_input(self, tensor: int) -> bool:
+        """Return whether a tensor, given by its id, is an input of the model."""
+        return tensor in map(id, self.graph.model.inputs)
+
+    def labels(self, tensor: int) -> np.ndarray:
+        """Return the labels of all channels of a tensor, given by its id."""
+        return self.graph.tensors[tensor].reshape(-1)
+
+    def stride(self) -> int:
+        """Return how much smaller than the picture the smallest map is, a power of two; pooled values left out."""
+        tallest = max(self._heights, default=1)
+        lowest = min((height for height in self._heights if height > 1), default=tallest)
+        return 2 ** round(math.log2(tallest / lowest))
+
+    def peak(self, keep: np.ndarray) -> tuple[int, Moment]:
+        """Return the largest number of activation values alive at once, and when that is."""
+        sizes = {key: extent.size(keep) for key, extent in self._tensors.items()}
+        return max(((moment.size(sizes), moment) for moment in self.moments), key=lambda found: found[0])
+
+
+def _tensor_extent(shape: tuple[int, ...], labels: np.ndarray) -> _Extent:
+    """Count one value per label, times the axes that have none."""
+    fixed = math.prod(size for size, labelled in zip(shape, labels.shape, strict=True) if labelled == 1 and size > 1)
+    return _Extent(fixed, (labels.reshape(-1),))
