@@ -100,6 +100,8 @@ def remove_half(model: Any) -> dict[str, Any]:
 def why_less(plan: Plan) -> dict[str, float]:
     """Return what keeps multiplications, each with its share of those that are left, for a net below the target."""
     kept: dict[str, float] = {}
+    if not plan.macs_after:
+        return {"the plan of a net without a fixed input size counts no multiplications": 1.0}
     for layer in plan.layers:
         share = layer.macs_after / layer.macs if layer.macs else 0.0
         if layer.frozen:

@@ -437,7 +437,7 @@ def main() -> None:
             arguments.nets, arguments.results = Path(temporary), Path(temporary, "quick.jsonl")
             arguments.data, arguments.seeds, arguments.sparsities = None, [0], [0.0, 0.5]
             arguments.methods = ["dense", "both"]
-            plan = Plan(dense=6, ramp=1, fixed=1, prunes=3, rate=5e-3, size=(32, 32), drawn=(96, 8, 16))
+            plan = Plan(dense=5, ramp=1, fixed=1, prunes=3, rate=5e-3, size=(32, 32), drawn=(80, 8, 16))
             quick_strengths = {"orthogonality": 1.0, "gradients": 0.5}
         sets = load_sets(arguments.sets, arguments.data, plan, arguments.nets)
         if arguments.search:
