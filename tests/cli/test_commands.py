@@ -174,3 +174,42 @@ def test_lists_and_schema_need_no_tensorflow():
     for arguments in (["list", "recipes"], ["list", "encoders"], ["recipe", "schema"], ["recipe", "check", "demo"]):
         result = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
         assert result.returncode == 0 and result.stdout, result.stderr
+
+
+BOARD = """
+import sys
+
+class OnlyTheBoards:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {absent!r}:
+            raise ImportError(name + " is not on this board")
+
+sys.meta_path.insert(0, OnlyTheBoards())
+from tfprune.cli import main
+main()
+"""
+ABSENT = (
+    *("tensorflow", "tf_keras", "keras", "scipy", "h5py", "pydantic", "yaml", "matplotlib", "jinja2", "skimage"),
+    *("albumentations", "tensorflow_model_optimization", "segmentation_models", "keras_tuner", "cv2"),
+)
+
+
+@pytest.mark.parametrize("command", ["predict", "verify"])
+def test_a_board_without_tensorflow_predicts_and_verifies(command, finished, model_file, tmp_path):
+    data = finished / "data"
+    picture = next((data / "test" / "images").iterdir())
+    arguments = {
+        "predict": ("predict", model_file, picture, "--out", tmp_path / "out"),
+        "verify": ("verify", model_file, "--data", data),
+    }
+    line = [sys.executable, "-c", BOARD.format(absent=ABSENT), *map(str, arguments[command])]
+    result = subprocess.run(line, capture_output=True, text=True)
+    assert result.returncode == 0 and result.stdout, result.stderr
+    assert "ai-edge-litert" in result.stdout or "overlays" in result.stdout
+
+
+def test_another_python_runs_the_inference(finished, model_file):
+    options = ("--data", finished / "data", "--runtime-python", sys.executable)
+    result = tfprune("verify", model_file, *options)
+    assert result.returncode == 0, result.stderr
+    assert f"Python {sys.version_info.major}.{sys.version_info.minor}" in " ".join(result.stdout.split())

@@ -24,6 +24,7 @@ from tfprune.export.conversion import export_tflite
 from tfprune.export.heads import _BUILDERS
 from tfprune.keras import keras, tf
 from tfprune.verification.agreement import compare_classes
+from tfprune.verification.engines import TensorInfo
 from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.runtimes import open_runtime
 
@@ -93,9 +94,8 @@ def test_int8_heads_give_the_same_classes(net, outputs):
 def test_int8_takes_camera_bytes(head):
     """Scale 1 and zero point 0: the calibration pictures stay within 20..235, and nothing is clipped."""
     model = open_runtime(exported("plain", 3, "int8", head))
-    assert model._input["dtype"] == np.uint8
-    assert model._input["quantization"] == (1.0, 0)
-    assert model._output["dtype"] == (np.int8 if head in CLASS_MAPS else np.uint8)
+    assert model._input == TensorInfo("uint8", (1, SIZE, SIZE, 3), scale=1.0, zero_point=0)
+    assert model._output.dtype == ("int8" if head in CLASS_MAPS else "uint8")
     if head == "probabilities":
         assert model.quantization == (1 / 256, 0)
 

@@ -69,9 +69,9 @@ def test_logits_are_near_those_of_keras(scheme, net, outputs):
 def test_it_takes_and_gives_what_the_table_says(scheme):
     for head in HEADS:
         model = open_runtime(exported("plain", 3, scheme, head))
-        assert np.dtype(model._input["dtype"]) == SCHEMES[scheme].pixels
-        assert np.dtype(model._output["dtype"]) == ("int8" if head in CLASS_MAPS else SCHEMES[scheme].scores)
-        assert model._input["shape"].tolist() == [1, SIZE, SIZE, 3]
+        assert model._input.dtype == SCHEMES[scheme].pixels
+        assert model._output.dtype == ("int8" if head in CLASS_MAPS else SCHEMES[scheme].scores)
+        assert model._input.shape == (1, SIZE, SIZE, 3)
 
 
 @pytest.mark.parametrize("scheme", EXPECTED)

@@ -9,7 +9,8 @@ import pytest
 from tests.export.nets import exported, pictures, without_card
 from tfprune.errors import InputError
 from tfprune.verification.classes import classes_from_output
-from tfprune.verification.runtimes import RUNTIMES, open_runtime
+from tfprune.verification.engines import RUNTIMES
+from tfprune.verification.runtimes import open_runtime
 
 IMAGE = pictures(1, seed=5)[0]
 
@@ -108,7 +109,8 @@ def test_next_runtime_stands_in(monkeypatch):
 def test_nothing_imports_tensorflow_or_speaks():
     code = f"""
 import sys, numpy as np
-from tfprune.verification import agreement, classes, footprint, graph, latency, quality, runtimes
+from tfprune.verification import agreement, arena, classes, engines, footprint, graph, latency, quality
+from tfprune.verification import remote, runtimes
 path = {str(exported("plain", 3, "float32", "logits"))!r}
 model = runtimes.open_runtime(path)
 model.classes_of(np.zeros((32, 32, 3), np.uint8))
@@ -128,10 +130,7 @@ def test_foreign_float_file_needs_preprocessing(tmp_path):
     assert (model.card, model.head, model.outputs) == (None, "logits", 3)
     np.testing.assert_array_equal(model.classes_of(IMAGE), open_runtime(path).classes_of(IMAGE))
     shifted = open_runtime(bare, preprocessing=(2, [-255, -255, -255])).predict(IMAGE)
-    doubled = model._interpreter
-    doubled.set_tensor(model._input["index"], 2 * IMAGE[None].astype(np.float32) - 255)
-    doubled.invoke()
-    np.testing.assert_array_equal(shifted, doubled.get_tensor(model._output["index"])[0])
+    np.testing.assert_array_equal(shifted, model._engine.run(2 * IMAGE[None].astype(np.float32) - 255)[0])
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from tfprune.cli.options import MODEL, SIZE, TRUST
+from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -121,8 +121,9 @@ def export(
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--split-file", help="JSON with lists of file stems per split, inside --data.")
 @click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below.")
-@click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@RUNTIME
+@RUNTIME_PYTHON
+@THREADS
 @click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
 @SIZE
 @TRUST
@@ -133,6 +134,7 @@ def verify(
     split_file: str | None,
     min_iou: float | None,
     runtime: str,
+    runtime_python: str | None,
     threads: int,
     json_file: Path | None,
     size: tuple[int, int] | None,
@@ -155,7 +157,15 @@ def verify(
         return open_set(data, split_file=split_file).classes.names
 
     with _tflite_files(files, names, size=size, trust=trust) as tflite_files:
-        record = prove_folder(tflite_files, data, split=split, split_file=split_file, runtime=runtime, threads=threads)
+        record = prove_folder(
+            tflite_files,
+            data,
+            split=split,
+            split_file=split_file,
+            runtime=runtime,
+            threads=threads,
+            python=runtime_python,
+        )
     Console(highlight=False).print(summarise_verification(record))
     if json_file:
         write_json(json_file, record)
@@ -168,8 +178,9 @@ def verify(
 @click.argument("model", type=MODEL)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="predictions", show_default=True, type=_DIR)
-@click.option("--runtime", default="auto", show_default=True, help="auto, litert or tflite-runtime.")
-@click.option("--threads", default=1, show_default=True, type=click.IntRange(1))
+@RUNTIME
+@RUNTIME_PYTHON
+@THREADS
 @click.option("--classes", metavar="NAMES", help="Class names of a Keras MODEL, comma-separated.")
 @SIZE
 @TRUST
@@ -178,6 +189,7 @@ def predict(
     images: tuple[Path, ...],
     out: Path,
     runtime: str,
+    runtime_python: str | None,
     threads: int,
     classes: str | None,
     size: tuple[int, int] | None,
@@ -193,7 +205,7 @@ def predict(
 
     names = classes.split(",") if classes else None
     with _tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
-        opened = open_runtime(file, runtime=runtime, threads=threads)
+        opened = open_runtime(file, runtime=runtime, threads=threads, python=runtime_python)
         pictures = find_images(images)
         for path, shares in write_predictions(opened, pictures, out):
             click.echo(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))

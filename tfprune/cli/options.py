@@ -11,3 +11,16 @@ MODEL = click.Path(path_type=Path)
 
 TRUST = click.option("--trust", is_flag=True, help="Run code in the model file, such as Lambda layers.")
 SIZE = click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size of a model that takes any.")
+
+RUNTIME = click.option(
+    "--runtime",
+    default="auto",
+    show_default=True,
+    help="auto, litert, tflite-runtime, tensorflow, micro or litert-reference.",
+)
+RUNTIME_PYTHON = click.option(
+    "--runtime-python",
+    metavar="PATH",
+    help="Run inference in this Python, where it has the runtime; it needs numpy.",
+)
+THREADS = click.option("--threads", default=1, show_default=True, type=click.IntRange(1))

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
-from scipy import ndimage
 
 from tfprune.data.generated import Drawing, checked_size, write_drawings
 from tfprune.data.steel_scene import Scene
@@ -131,6 +130,8 @@ def _deepen(depth: np.ndarray, segment: Segment, *, pixel: float) -> None:
 
 def _photograph(scene: Scene, brightness: np.ndarray) -> np.ndarray:
     """Return the picture (H, W, 3) uint8: lighting, a tint, blur and noise."""
+    from scipy import ndimage  # not there on a board, where `tfprune.data` only reads
+
     along, _ = scene.turned((scene.tall / 2, scene.wide / 2), scene.light_angle)
     lit = brightness * (1 + np.float32(scene.between(-0.4, 0.4)) * along)
     lit = ndimage.gaussian_filter(lit, 0.4 + scene.between(0, 0.004) / scene.pixel, truncate=3)

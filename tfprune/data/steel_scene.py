@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 
 def _colours(hexadecimal: str) -> np.ndarray:
@@ -417,6 +416,8 @@ def _light(scene: Scene) -> None:
 
 def _photograph(scene: Scene) -> np.ndarray:
     """Return the picture a camera takes: exposure, colour cast, blur, noise, coarse chroma; uint8 (H, W, 3)."""
+    from scipy import ndimage  # not there on a board, where `tfprune.data` only reads
+
     rng = scene.rng
     gain = scene.between(0.8, 1.2) * rng.uniform(0.9, 1.1, 3).astype(np.float32)
     image = np.clip(scene.albedo, 0, 1) * np.clip(scene.shade, 0.05, 1.8)[..., None] * gain

@@ -1,6 +1,6 @@
 """What is optimised and what is judged: overlap counts, scores, losses, and a Keras metric.
 
-`counts` and `scores` need numpy and scipy only. `losses` and `metrics` import TensorFlow, so
+`counts` and `scores` need numpy only (the boundary IoU scipy). `losses` and `metrics` import TensorFlow, so
 import them by their full name: `from tfprune.objectives.losses import build_loss`.
 """
 

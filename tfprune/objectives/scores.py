@@ -1,4 +1,4 @@
-"""Scores of segmentations (numpy and scipy only).
+"""Scores of segmentations (numpy only; the boundary IoU needs scipy).
 
 Everything that the overlap counts can tell comes from confusion matrices; only the boundary IoU
 and the Kaggle Dice need the class maps.
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import minimum_filter
 
 from tfprune.errors import InputError
 from tfprune.objectives.counts import Counts, count_confusions
@@ -134,6 +133,8 @@ def _class_maps(truth: np.ndarray, predicted: np.ndarray) -> tuple[np.ndarray, n
 
 def _boundary(mask: np.ndarray, distance: int) -> np.ndarray:
     """Return the pixels of masks (N, H, W) that `distance` erosions with a 3x3 square take away."""
+    from scipy.ndimage import minimum_filter  # not there on a board that verifies files
+
     side = 2 * distance + 1
     kept = minimum_filter(mask.astype(np.uint8), size=(1, side, side), mode="constant", cval=0)
     return mask & (kept == 0)

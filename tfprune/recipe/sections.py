@@ -16,6 +16,7 @@ from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
 from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
 from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
+from tfprune.verification.engines import RUNTIMES
 
 
 def _one_of(kind: str, accepted: Collection[str]) -> Any:
@@ -231,7 +232,7 @@ class Export(Section):
 class Verification(Section):
     """How the exported files are judged."""
 
-    runtime: Literal["auto", "litert", "tflite-runtime"] = "auto"
+    runtime: _one_of("runtime", ("auto", *RUNTIMES)) = "auto"
     threads: Annotated[int, Field(ge=1)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 50
 

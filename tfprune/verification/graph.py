@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.errors import InputError
+from tfprune.errors import InputError, located
 
 _IDENTIFIER = b"TFL3"
+_SCHEMAS = ("ai_edge_litert.schema_py_generated", "tflite_micro.tensorflow.lite.micro.python.schema_py_generated")
 _DAMAGE = (struct.error, ValueError, TypeError, IndexError, AttributeError, OverflowError, MemoryError)
 _NUMPY_TYPES = {
     "FLOAT32": np.float32,
@@ -52,21 +53,49 @@ class Operator:
 
 
 def read_operators(path: str | Path) -> tuple[Operator, ...] | None:
-    """Return the operators of the main subgraph in order, or None where ai-edge-litert is not installed.
+    """Return the operators of the main subgraph in order, or None where no package has the format's schema.
 
     Raises:
         InputError: the file is missing, truncated, or no TensorFlow Lite file.
     """
-    path = Path(path)
     data = read_model_bytes(path)
+    with located(str(path)):
+        unpacked = unpack_model(data)
+        if unpacked is None:
+            return None
+        try:
+            return _operators(*unpacked)
+        except _DAMAGE as error:
+            raise _damaged(error) from error
+
+
+def unpack_model(data: bytes) -> tuple[Any, ModuleType] | None:
+    """Return a flatbuffer as objects, with the schema; None where no package has the schema.
+
+    Raises:
+        InputError: it is damaged.
+    """
     schema = _schema()
     if schema is None:
         return None
     try:
-        model = schema.ModelT.InitFromPackedBuf(data)
-        return _operators(model, schema)
+        return schema.ModelT.InitFromPackedBuf(data), schema
     except _DAMAGE as error:
-        raise InputError(f"{path}: this .tflite file is damaged ({error}); convert or copy it again") from error
+        raise _damaged(error) from error
+
+
+def custom_operators(data: bytes) -> list[str]:
+    """Return the names of a flatbuffer's custom operators, as far as it can be read."""
+    try:
+        unpacked = unpack_model(data)
+        codes = unpacked[0].operatorCodes if unpacked else []
+        return sorted({code.customCode.decode(errors="replace") for code in codes if code.customCode})
+    except (InputError, TypeError):
+        return []
+
+
+def _damaged(error: Exception) -> InputError:
+    return InputError(f"this .tflite file is damaged ({error}); convert or copy it again")
 
 
 def read_model_bytes(path: str | Path) -> bytes:
@@ -87,10 +116,12 @@ def read_model_bytes(path: str | Path) -> bytes:
 
 
 def _schema() -> ModuleType | None:
-    try:
-        return importlib.import_module("ai_edge_litert.schema_py_generated")
-    except ImportError:
-        return None
+    for name in _SCHEMAS:
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            continue
+    return None
 
 
 def _operators(model: Any, schema: ModuleType) -> tuple[Operator, ...]:

@@ -48,6 +48,7 @@ def prove_files(
     keras_classes: Mapping[str, np.ndarray] | None = None,
     runtime: str = "auto",
     threads: int = 1,
+    python: str | Path | None = None,
     latency_runs: int = 50,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Judge files on a whole split: footprint, quality, agreement and interleaved latency.
@@ -57,6 +58,7 @@ def prove_files(
         images: uint8 (N, H, W, C), raw pixels.
         masks: uint8 (N, H, W), class ids.
         class_names: name of class 0, 1, ...
+        runtime, threads, python: see `open_runtime`.
         keras_classes: per variant the class maps (N, H, W) of the Keras model it came from; without
             them there is no agreement to report.
 
@@ -68,13 +70,13 @@ def prove_files(
         InputError: when a file cannot be read or does not fit the images.
     """
     keras_classes = keras_classes or {}
-    opened = {file.name: open_runtime(file.path, runtime=runtime, threads=threads) for file in files}
+    opened = {file.name: open_runtime(file.path, runtime=runtime, threads=threads, python=python) for file in files}
     judged = {
         name: measure_quality(model.classes_of, images, masks, classes=len(class_names))
         for name, model in opened.items()
     }
     latency = measure_latency(
-        {name: partial(model.predict, images[0]) for name, model in opened.items()}, runs=latency_runs
+        {name: partial(model.time, images[0]) for name, model in opened.items()}, runs=latency_runs
     )
     rows = []
     for file in files:
@@ -118,13 +120,14 @@ def prove_folder(
     split_file: str | None = None,
     runtime: str = "auto",
     threads: int = 1,
+    python: str | Path | None = None,
 ) -> dict[str, Any]:
     """Judge files on a split of a data folder, read at the size the files take; see `prove_files`.
 
     Raises:
         InputError: when the files take pictures of different sizes, or have other classes than the folder.
     """
-    opened = [open_runtime(path, runtime=runtime, threads=threads) for path in files]
+    opened = [open_runtime(path, runtime=runtime, threads=threads, python=python) for path in files]
     shapes = {(*model.input_size, model.channels) for model in opened}
     if len(shapes) > 1:
         listed = ", ".join(f"{model.path.name} {model.input_size}" for model in opened)
@@ -144,7 +147,13 @@ def prove_folder(
         for path, model in zip(files, opened, strict=True)
     ]
     record, _ = prove_files(
-        named, arrays.images, arrays.masks, class_names=found.classes.names, runtime=runtime, threads=threads
+        named,
+        arrays.images,
+        arrays.masks,
+        class_names=found.classes.names,
+        runtime=runtime,
+        threads=threads,
+        python=python,
     )
     record["dataset"] |= {"name": found.name, "split": split}
     return record

@@ -1,41 +1,19 @@
-"""Runtimes that execute a .tflite file, and one way to ask any file for the classes of a picture."""
+"""One way to ask any .tflite file for the classes of a picture, whatever executes it."""
 
 from __future__ import annotations
 
-import importlib
-import operator
-import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tfprune.errors import InputError, look_up, unknown_name
+from tfprune.errors import InputError, located, look_up
 from tfprune.export import CLASS_MAPS, HEADS
 from tfprune.export.card import read_card
-from tfprune.silence import quiet_stderr
 from tfprune.verification.classes import classes_from_output
+from tfprune.verification.engines import Engine, MissingRuntimeError, TensorInfo, start_engine
 from tfprune.verification.graph import read_model_bytes
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """The module and the name in it of an interpreter class, and the package that has its version."""
-
-    module: str
-    interpreter: str
-    package: str
-
-
-RUNTIMES = {
-    "litert": Runtime("ai_edge_litert.interpreter", "Interpreter", "ai-edge-litert"),
-    "tflite-runtime": Runtime("tflite_runtime.interpreter", "Interpreter", "tflite-runtime"),
-    "tensorflow": Runtime("tfprune.keras", "tf.lite.Interpreter", "tensorflow"),
-}
-"""What `auto` tries, in this order."""
+from tfprune.verification.remote import RemoteEngine
 
 
 class TFLiteModel:
@@ -54,26 +32,26 @@ class TFLiteModel:
 
     def __init__(
         self,
-        interpreter: Any,
+        engine: Engine,
         path: Path,
         *,
-        description: str,
         card: dict[str, Any] | None,
         preprocessing: tuple[Any, Any] | None,
         head: str | None,
     ) -> None:
         self.path = path
         self.card = card
-        self._interpreter = interpreter
-        self._input, self._output = _single_tensors(interpreter, path)
-        _, height, width, self.channels = (int(size) for size in self._input["shape"])
+        self._engine = engine
+        self._input, self._output = _single_tensors(engine, path)
+        _, height, width, self.channels = self._input.shape
         self.input_size = (height, width)
-        self.quantization = self._output["quantization"] if self._output["dtype"] != np.float32 else (0.0, 0)
+        integer = not self._output.dtype.startswith("float")
+        self.quantization = (self._output.scale, self._output.zero_point) if integer else (0.0, 0)
         self.head = card["head"] if card else _guess_head(self._output, head, path)
-        channels = None if self.head in CLASS_MAPS else int(self._output["shape"][-1])
+        channels = None if self.head in CLASS_MAPS else self._output.shape[-1]
         self.outputs = card["outputs"] if card else channels
         self._preprocessing = (1.0, 0.0) if card else _guess_preprocessing(self._input, preprocessing, path)
-        self.description = description
+        self.description = engine.description
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Run one picture, uint8 (H, W, C), and return the file's answer as it is: (H, W, K), or (H, W) ids.
@@ -84,16 +62,19 @@ class TFLiteModel:
         wanted = (*self.input_size, self.channels)
         if image.dtype != np.uint8 or image.shape != wanted:
             raise InputError(f"{self.path} takes uint8 pictures of {wanted}, not {image.dtype} of {image.shape}")
-        self._interpreter.set_tensor(self._input["index"], self._input_values(image)[None])
-        self._interpreter.invoke()
-        return self._interpreter.get_tensor(self._output["index"])[0]
+        return self._engine.run(self._input_values(image)[None])[0]
+
+    def time(self, image: np.ndarray) -> float:
+        """Run one picture, uint8 (H, W, C), and return the seconds that the runtime took."""
+        self.predict(image)
+        return self._engine.seconds
 
     def classes_of(self, image: np.ndarray) -> np.ndarray:
         """Return the class ids, uint8 (H, W), of one picture, uint8 (H, W, C); see `classes_from_output`."""
         return classes_from_output(self.predict(image), head=self.head, quantization=self.quantization)
 
     def _input_values(self, image: np.ndarray) -> np.ndarray:
-        dtype, (scale, zero_point) = self._input["dtype"], self._input["quantization"]
+        dtype, scale, zero_point = np.dtype(self._input.dtype), self._input.scale, self._input.zero_point
         if self._preprocessing is None:  # bytes are the quantized values
             return image if dtype == np.uint8 else (image.astype(np.int16) - 128).astype(np.int8)
         if dtype == np.uint8 and (scale, zero_point) == (1.0, 0) and self._preprocessing == (1.0, 0.0):
@@ -111,6 +92,7 @@ def open_runtime(
     *,
     runtime: str = "auto",
     threads: int = 1,
+    python: str | Path | None = None,
     preprocessing: tuple[Any, Any] | None = None,
     head: str | None = None,
 ) -> TFLiteModel:
@@ -129,8 +111,10 @@ def open_runtime(
 
     Args:
         path: the file.
-        runtime: a key of `RUNTIMES`, or "auto" for the first that is installed.
+        runtime: a key of `tfprune.verification.engines.RUNTIMES`, or "auto" for the first that is installed.
         threads: number of threads it may use.
+        python: another Python whose runtime is to run the file, in a process of its own; a runtime that is named
+            and that it lacks runs here.
         preprocessing: (scale, offset), numbers or one per channel; only for a file without a card.
         head: what a file without a card gives, a key of `tfprune.export.HEADS`.
 
@@ -144,58 +128,28 @@ def open_runtime(
         raise InputError(f"{path} says itself what it takes and gives; leave out preprocessing and head")
     if head is not None:
         look_up("head", head, HEADS)
-    if threads < 1:
-        raise InputError(f"threads is {threads}; give 1 or more")
-    name, build = _load_runtime(runtime)
-    try:
-        with quiet_stderr(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter has moved to LiteRT
-            interpreter = build(model_content=content, num_threads=threads)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(
-            f"{path}: {RUNTIMES[name].package} cannot open this .tflite file ({reason}); "
-            "it is damaged, or has operators this runtime lacks"
-        ) from error
-    description = _describe(name, interpreter, threads)
-    return TFLiteModel(interpreter, path, description=description, card=card, preprocessing=preprocessing, head=head)
+    with located(str(path)):
+        engine = _start(content, runtime=runtime, threads=threads, python=python)
+    return TFLiteModel(engine, path, card=card, preprocessing=preprocessing, head=head)
 
 
-def _load_runtime(runtime: str) -> tuple[str, Callable[..., Any]]:
-    """Return the runtime's key and its interpreter class."""
-    if runtime != "auto" and runtime not in RUNTIMES:
-        raise unknown_name("runtime", runtime, ["auto", *RUNTIMES])
-    for name in RUNTIMES if runtime == "auto" else [runtime]:
+def _start(content: bytes, *, runtime: str, threads: int, python: str | Path | None) -> Engine:
+    if python is not None:
         try:
-            with quiet_stderr():
-                module = importlib.import_module(RUNTIMES[name].module)
-        except (ImportError, InputError):  # the second from tfprune.keras
-            continue
-        return name, operator.attrgetter(RUNTIMES[name].interpreter)(module)
-    wanted = "ai-edge-litert" if runtime == "auto" else RUNTIMES[runtime].package
-    raise InputError(f"no runtime for .tflite files is installed (looked for {runtime}); pip install {wanted}")
+            return RemoteEngine(content, python=python, runtime=runtime, threads=threads)
+        except MissingRuntimeError:
+            if runtime == "auto":
+                raise
+    return start_engine(content, runtime=runtime, threads=threads)
 
 
-def _describe(name: str, interpreter: Any, threads: int) -> str:
-    package = RUNTIMES[name].package
-    try:
-        package = f"{package} {metadata.version(package)}"
-    except metadata.PackageNotFoundError:  # tensorflow-cpu and others bring the same module
-        package = f"{package} of unknown version"
-    # a private method, and the only word on whether the delegate took anything
-    details = getattr(interpreter, "_get_ops_details", list)()
-    delegate = ["XNNPACK"] if any(item["op_name"] == "DELEGATE" for item in details) else []
-    return ", ".join([package, *delegate, f"{threads} thread{'s' * (threads > 1)}"])
-
-
-def _single_tensors(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return the details of the one input and the one output, both known to be pictures."""
-    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
-    found = ", ".join(f"{item['dtype'].__name__} {item['shape'].tolist()}" for item in (*inputs, *outputs))
+def _single_tensors(engine: Engine, path: Path) -> tuple[TensorInfo, TensorInfo]:
+    """Return the one input and the one output, both known to be pictures."""
+    inputs, outputs = engine.inputs, engine.outputs
+    found = ", ".join(f"{item.dtype} {list(item.shape)}" for item in (*inputs, *outputs))
     if len(inputs) != 1 or len(outputs) != 1:
         raise InputError(f"{path}: {len(inputs)} inputs and {len(outputs)} outputs ({found}); one of each is needed")
-    taken, given = inputs[0]["shape_signature"], outputs[0]["shape"]
+    taken, given = inputs[0].shape, outputs[0].shape
     picture = len(taken) == 4 and taken[0] in (1, -1) and min(taken[1:]) > 0 and taken[3] in (1, 3)
     if not picture or len(given) not in (3, 4) or tuple(given[1:3]) != tuple(taken[1:3]):
         raise InputError(
@@ -205,15 +159,15 @@ def _single_tensors(interpreter: Any, path: Path) -> tuple[dict[str, Any], dict[
     return inputs[0], outputs[0]
 
 
-def _guess_head(output: dict[str, Any], head: str | None, path: Path) -> str:
+def _guess_head(output: TensorInfo, head: str | None, path: Path) -> str:
     if head is not None:
         return head
-    scale, channels = output["quantization"][0], output["shape"][-1] if len(output["shape"]) == 4 else None
-    if channels is None or (output["dtype"] != np.float32 and not scale):
+    channels = output.shape[-1] if len(output.shape) == 4 else None
+    if channels is None or (not output.dtype.startswith("float") and not output.scale):
         return "class_map"
     if channels > 1:
         return "logits"
-    if scale == 1 / 256:
+    if output.scale == 1 / 256:
         return "probabilities"
     raise InputError(
         f"{path} has no card and one output channel: give head='probabilities' (class 1 above .5) or "
@@ -222,14 +176,14 @@ def _guess_head(output: dict[str, Any], head: str | None, path: Path) -> str:
 
 
 def _guess_preprocessing(
-    taken: dict[str, Any], preprocessing: tuple[Any, Any] | None, path: Path
+    taken: TensorInfo, preprocessing: tuple[Any, Any] | None, path: Path
 ) -> tuple[Any, Any] | None:
     """Return (scale, offset), or None when pixel bytes are the quantized values."""
     if preprocessing is not None:
         return preprocessing
-    if taken["dtype"] in (np.uint8, np.int8):
+    if taken.dtype in ("uint8", "int8"):
         return None
     raise InputError(
-        f"{path} has no card and takes {taken['dtype'].__name__}: give preprocessing=(scale, offset), "
+        f"{path} has no card and takes {taken.dtype}: give preprocessing=(scale, offset), "
         "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1)"
     )
