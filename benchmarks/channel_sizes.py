@@ -54,7 +54,7 @@ def measure(architecture: str, encoder: str | None, *, runs: int) -> dict[str, A
         for name, model in (("before", dense), ("after", small)):
             path = export_tflite(model, Path(folder) / f"{name}.tflite", class_names=["a", "b", "c"], head="logits")
             runtime, cost = open_runtime(path, threads=1), measure_cost(model)
-            calls[name] = partial(runtime.predict, pixels)
+            calls[name] = partial(runtime.time, pixels)
             row["runtime"] = runtime.description
             row[name] = {"file_bytes": path.stat().st_size, "parameters": cost.parameters, "macs": cost.macs}
         latency = measure_latency(calls, runs=runs)

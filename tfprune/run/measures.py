@@ -71,4 +71,4 @@ def _file_bytes(path: Path) -> float:
 def _latency_ms(threads: int, path: Path) -> float:
     model = open_runtime(path, threads=threads)
     picture = np.zeros((*model.input_size, model.channels), np.uint8)
-    return measure_latency({"model": partial(model.predict, picture)}, runs=_LATENCY_RUNS)["model"].median_ms
+    return measure_latency({"model": partial(model.time, picture)}, runs=_LATENCY_RUNS)["model"].median_ms
