@@ -34,6 +34,16 @@ def test_verify_judges_files_and_bounds_them(finished, model_file, tmp_path):
     assert below.returncode == 1 and "mean IoU below 0.999" in below.stderr
 
 
+def test_lint_takes_files_and_models_and_leaves_with_1_when_something_falls_back(finished, model_file):
+    fine = tfprune("lint", finished / "models" / "dense.keras", "--target", "tflm")
+    assert fine.returncode == 0, fine.stderr
+    assert "operators run on TFLite Micro" in fine.stdout and "falls back" not in fine.stdout
+    found = tfprune("lint", model_file, "--target", "coral")
+    assert found.returncode == 1 and "not all of it maps to coral" in found.stderr
+    assert "way out  export with --head logits" in found.stdout
+    assert max(map(len, found.stdout.splitlines())) <= 100
+
+
 def test_predict_writes_masks_of_the_pictures_own_size(model_file, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wall.png")

@@ -13,6 +13,7 @@ from tfprune.cli.data import data
 from tfprune.cli.files import export, predict, verify
 from tfprune.cli.models import prune, shrink
 from tfprune.cli.runs import demo, list_kind, recipe, report, run
+from tfprune.cli.targets import lint
 from tfprune.errors import FindingError, TfpruneError
 
 _INTERRUPTED = 130
@@ -28,7 +29,7 @@ def commands() -> None:
     """
 
 
-for command in (demo, run, data, prune, shrink, export, verify, predict, report, recipe, list_kind):
+for command in (demo, run, data, prune, shrink, export, verify, lint, predict, report, recipe, list_kind):
     commands.add_command(command)
 
 

@@ -98,7 +98,7 @@ def list_kind(kind: str | None) -> None:
 
 
 def _kinds() -> dict[str, Any]:
-    from tfprune import architectures, criteria, data, export, objectives, pruning, regularization, training
+    from tfprune import architectures, criteria, data, export, objectives, pruning, regularization, targets, training
 
     return {
         "architectures": lambda: architectures.ARCHITECTURES,
@@ -116,6 +116,7 @@ def _kinds() -> dict[str, Any]:
         "criteria": lambda: criteria.CRITERIA,
         "schemes": lambda: [f"{name:14} {scheme.summary}" for name, scheme in export.SCHEMES.items()],
         "heads": lambda: [f"{name:14} {meaning}" for name, meaning in export.HEADS.items()],
+        "targets": lambda: [f"{name:14} {target.summary}" for name, target in targets.TARGETS.items()],
         "recipes": _shipped_recipes,
     }
 

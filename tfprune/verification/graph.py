@@ -44,9 +44,10 @@ class Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Operator:
-    """One operator: the schema's name (a custom op's own), its tensors (None where left out) and options."""
+    """One operator: the schema's name (a custom op's own) and version, its tensors (None where left out), options."""
 
     name: str
+    version: int
     inputs: tuple[Tensor | None, ...]
     outputs: tuple[Tensor, ...]
     options: Any
@@ -137,6 +138,7 @@ def _operators(model: Any, schema: ModuleType) -> tuple[Operator, ...]:
         operators.append(
             Operator(
                 name=name,
+                version=code.version,
                 inputs=tuple(tensors[index] if index >= 0 else None for index in _list(given.inputs)),
                 outputs=tuple(tensors[index] for index in _list(given.outputs)),
                 options=given.builtinOptions,

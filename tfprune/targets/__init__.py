@@ -1,0 +1,158 @@
+"""What each class of devices can do, as data: `tfprune lint` judges files by it.
+
+Nothing here knows an operator by more than its name in TensorFlow Lite's schema. A target of one's own is a
+`Target` with a few rules of `tfprune.targets.rules`; `lint_operators` takes it.
+
+Sources: Ethos-U, Vela 5.2's report of supported operators; Coral, coral.ai "TensorFlow models on the Edge TPU";
+TensorFlow Lite Micro, the operators its Python runtime registers; Android GPU, TensorFlow's own analyzer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tfprune.targets import rules
+from tfprune.targets.gpu import ask_gpu_delegate
+from tfprune.targets.rules import Finding, Rule
+
+
+@dataclass(frozen=True)
+class Target:
+    """A class of devices.
+
+    Attributes:
+        summary: what it is, one line.
+        processor: where an operator runs that maps, and that does not, in a few words each.
+        scheme: the number format a Keras model is exported in for it.
+        rules: what it asks of a file.
+        asks: a tool of the target's own, called with the file.
+        breaks_off: whether everything behind the first operator that does not map stays off the device too.
+    """
+
+    summary: str
+    processor: tuple[str, str]
+    scheme: str
+    rules: tuple[Rule, ...]
+    asks: Callable[[Path], Iterable[Finding]] | None = None
+    breaks_off: bool = False
+
+
+_CORAL = (
+    *("ADD", "AVERAGE_POOL_2D", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D", "EXPAND_DIMS", "FULLY_CONNECTED"),
+    *("L2_NORMALIZATION", "LOGISTIC", "LSTM", "MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MUL", "PACK", "PAD"),
+    *("PRELU", "QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_N1_TO_1", "RESHAPE", "RESIZE_BILINEAR"),
+    *("RESIZE_NEAREST_NEIGHBOR", "RSQRT", "SLICE", "SOFTMAX", "SPACE_TO_DEPTH", "SPLIT", "SQUARED_DIFFERENCE"),
+    *("SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "TANH", "TRANSPOSE", "TRANSPOSE_CONV"),
+)
+_ETHOS_U = (
+    *("ABS", "ADD", "ARG_MAX", "AVERAGE_POOL_2D", "BATCH_MATMUL", "CONCATENATION", "CONV_2D", "DEPTHWISE_CONV_2D"),
+    *("ELU", "EXP", "EXPAND_DIMS", "FULLY_CONNECTED", "GELU", "HARD_SWISH", "LEAKY_RELU", "LOG", "LOGISTIC"),
+    *("MAXIMUM", "MAX_POOL_2D", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL", "NEG", "PACK", "PAD", "PADV2", "PRELU"),
+    *("QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6", "RELU_0_TO_1", "RELU_N1_TO_1", "RESHAPE"),
+    *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "REVERSE_V2", "RSQRT", "SLICE", "SOFTMAX", "SPLIT", "SPLIT_V"),
+    *("SQUARED_DIFFERENCE", "SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "TANH", "TILE", "TRANSPOSE", "TRANSPOSE_CONV"),
+    *("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK"),
+)
+_ETHOS_U85 = (
+    *_ETHOS_U,
+    *("CAST", "DIV", "EQUAL", "GATHER", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL", "LOGICAL_AND"),
+    *("LOGICAL_NOT", "LOGICAL_OR", "NOT_EQUAL", "REDUCE_ALL", "REDUCE_ANY", "SCATTER_ND", "SELECT", "SELECT_V2"),
+)
+_TFLM = (
+    *("ABS", "ADD", "ADD_N", "ARG_MAX", "ARG_MIN", "AVERAGE_POOL_2D", "BATCH_TO_SPACE_ND", "BROADCAST_ARGS"),
+    *("BROADCAST_TO", "CALL_ONCE", "CAST", "CEIL", "CONCATENATION", "CONV_2D", "COS", "CUMSUM", "DEPTH_TO_SPACE"),
+    *("DEPTHWISE_CONV_2D", "DEQUANTIZE", "DIV", "ELU", "EQUAL", "EXP", "EXPAND_DIMS", "FILL", "FLOOR", "FLOOR_DIV"),
+    *("FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL", "HARD_SWISH", "IF"),
+    *("L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGICAL_NOT"),
+    *("LOGICAL_OR", "LOGISTIC", "LOG_SOFTMAX", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL"),
+    *("NEG", "NOT_EQUAL", "PACK", "PAD", "PADV2", "PRELU", "QUANTIZE", "REDUCE_MAX", "RELU", "RELU6", "RESHAPE"),
+    *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "ROUND", "RSQRT", "SELECT_V2", "SHAPE", "SIN", "SLICE"),
+    *("SOFTMAX", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE"),
+    *("SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TRANSPOSE", "TRANSPOSE_CONV"),
+    *("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK", "WHILE", "ZEROS_LIKE"),
+)
+_XNNPACK = (rules.has_fixed_shapes, rules.has_no_islands, rules.channels_in_multiples_of(8))
+_POWERS_OF_TWO = tuple(2**power for power in range(1, 11))
+
+TARGETS: dict[str, Target] = {
+    "android-cpu": Target(
+        "Android and other Arm processors, XNNPACK",
+        ("XNNPACK", "LiteRT's slower kernels"),
+        "int8",
+        _XNNPACK,
+    ),
+    "android-sparse": Target(
+        "Arm processors, XNNPACK's sparse kernels: the only ones that zeros make faster",
+        ("sparse kernels", "dense kernels"),
+        "float32",
+        (rules.has_fixed_shapes, rules.fits_sparse_kernels),
+    ),
+    "android-gpu": Target(
+        "Android's GPU delegate, as TensorFlow's analyzer knows it",
+        ("GPU", "CPU"),
+        "float16",
+        (rules.has_fixed_shapes, rules.rank_at_most(4)),
+        asks=ask_gpu_delegate,
+    ),
+    "x86-cpu": Target("x86 processors, XNNPACK", ("XNNPACK", "LiteRT's slower kernels"), "int8", _XNNPACK),
+    "coral": Target(
+        "Coral Edge TPU: static check, the compiler has the last word",
+        ("Edge TPU", "CPU"),
+        "int8",
+        (
+            rules.has_fixed_shapes,
+            rules.computes_in_integers,
+            rules.rank_at_most(4),
+            rules.runs_only(_CORAL, "the Edge TPU"),
+            rules.softmax_over_at_most(elements=16_000),
+            rules.fuses_nothing_into_concat_and_pools,
+            rules.resizes_up_to(128),
+            rules.resizes_at_version(2),
+        ),
+        breaks_off=True,
+    ),
+    "ethos-u55": Target(
+        "Arm Ethos-U55 and U65",
+        ("NPU", "CPU"),
+        "int8",
+        (
+            rules.has_fixed_shapes,
+            rules.computes_in_integers,
+            rules.runs_only(_ETHOS_U, "Ethos-U55"),
+            rules.resizes_by(bilinear=(2,), nearest=(2, 4, 8)),
+            rules.transposes_by(1, 2),
+            rules.softmax_over_at_most(pixels=65_536),
+            rules.takes_argmax_of_at_most(127),
+            rules.channels_in_multiples_of(8),
+        ),
+    ),
+    "ethos-u85": Target(
+        "Arm Ethos-U85",
+        ("NPU", "CPU"),
+        "int8",
+        (
+            rules.has_fixed_shapes,
+            rules.computes_in_integers,
+            rules.runs_only(_ETHOS_U85, "Ethos-U85"),
+            rules.resizes_by(bilinear=_POWERS_OF_TWO, nearest=range(2, 1025)),
+            rules.softmax_over_at_most(pixels=65_536),
+            rules.channels_in_multiples_of(8),
+        ),
+    ),
+    "tflm": Target(
+        "Cortex-M and other microcontrollers, TensorFlow Lite Micro",
+        ("TFLite Micro", "nothing: the file does not run"),
+        "int8",
+        (
+            rules.has_fixed_shapes,
+            rules.has_no_mixed_weights,
+            rules.has_no_islands,
+            rules.runs_only(_TFLM, "TensorFlow Lite Micro"),
+        ),
+    ),
+}
+"""Name -> target."""
+
+__all__ = ["TARGETS", "Finding", "Rule", "Target"]
