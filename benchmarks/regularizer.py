@@ -84,7 +84,7 @@ Strengths = Mapping[str, float]
 class Plan:
     """Epochs of each part, mask updates, Adam's first rate, and pictures per split of the drawn set."""
 
-    dense: int = 20
+    dense: int = 15
     ramp: int = 3
     fixed: int = 3
     prunes: int = 8
@@ -273,7 +273,7 @@ def run_cell(
 
 def search(sets: Mapping[str, dict[str, SegmentationArrays]], plan: Plan, width: int, path: Path, folder: Path) -> None:
     """Train every candidate shortly, and note its IoU on the validation split, whole and with half its filters."""
-    short = replace(plan, dense=max(2, plan.dense // 3), ramp=2, fixed=1)
+    short = replace(plan, dense=6, ramp=2, fixed=1)
     done = {(row["set"], row["width"], row["method"], row["strength"]) for row in read_lines(path)}
     for name, data in sets.items():
         for method, candidates in CANDIDATES.items():
