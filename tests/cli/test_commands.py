@@ -44,6 +44,24 @@ def test_lint_takes_files_and_models_and_leaves_with_1_when_something_falls_back
     assert max(map(len, found.stdout.splitlines())) <= 100
 
 
+def test_verify_holds_files_against_another(finished, model_file, tmp_path):
+    dense, options = finished / "models" / "dense.keras", ("--data", finished / "data", "--against")
+    same = tfprune("verify", finished / "models" / "dense_float32.tflite", *options, dense, "--min-agreement", "0.999")
+    assert same.returncode == 0, same.stderr
+    other = tfprune("verify", model_file, *options, dense, "--max-drop", "-1", "--min-agreement", "1")
+    assert other.returncode == 1, other.stderr
+    assert "pruned_int8.tflite: mean IoU" in other.stderr and "of the pixels are as DENSE has them" in other.stderr
+    lonely = tfprune("verify", model_file, "--data", finished / "data", "--max-drop", "0.1")
+    assert lonely.returncode == 2 and "give --against DENSE" in lonely.stderr
+
+
+def test_bench_times_files_against_the_first(finished, model_file, tmp_path):
+    dense, record = finished / "models" / "dense_float32.tflite", tmp_path / "bench.json"
+    result = tfprune("bench", dense, model_file, "--runs", "5", "--json", record)
+    assert result.returncode == 0 and "10-90 %" in result.stdout and "5 rounds" in result.stdout, result.stderr
+    assert [row["file"] for row in json.loads(record.read_text())["rows"]] == [str(dense), str(model_file)]
+
+
 def test_predict_writes_masks_of_the_pictures_own_size(model_file, tmp_path):
     pixels = np.random.default_rng(0).integers(0, 255, (50, 70, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "wall.png")
@@ -204,13 +222,14 @@ ABSENT = (
 )
 
 
-@pytest.mark.parametrize("command", ["predict", "verify"])
-def test_a_board_without_tensorflow_predicts_and_verifies(command, finished, model_file, tmp_path):
+@pytest.mark.parametrize("command", ["predict", "verify", "bench"])
+def test_a_board_without_tensorflow_predicts_verifies_and_times(command, finished, model_file, tmp_path):
     data = finished / "data"
     picture = next((data / "test" / "images").iterdir())
     arguments = {
         "predict": ("predict", model_file, picture, "--out", tmp_path / "out"),
         "verify": ("verify", model_file, "--data", data),
+        "bench": ("bench", model_file, "--runs", "3"),
     }
     line = [sys.executable, "-c", BOARD.format(absent=ABSENT), *map(str, arguments[command])]
     result = subprocess.run(line, capture_output=True, text=True)

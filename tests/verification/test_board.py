@@ -45,10 +45,11 @@ def test_every_command_for_files_runs_there(board, tmp_path):
     for arguments in (
         ("predict", model, picture, "--out", tmp_path / "out"),
         ("verify", model, "--data", data),
+        ("bench", model),
     ):
         done = subprocess.run([board, "-m", "tfprune", *arguments], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
-        assert "corrosion" in done.stdout
+        assert "corrosion" in done.stdout.replace("\n", "")
     done = subprocess.run([board, "-m", "pip", "list"], capture_output=True, text=True)
     assert not {"tensorflow", "scipy", "pydantic"} & {line.split()[0].lower() for line in done.stdout.splitlines()}
 

@@ -10,7 +10,8 @@ import click
 
 from tfprune import __version__
 from tfprune.cli.data import data
-from tfprune.cli.files import export, predict, verify
+from tfprune.cli.files import export, predict
+from tfprune.cli.measuring import bench, verify
 from tfprune.cli.models import prune, shrink
 from tfprune.cli.runs import demo, list_kind, recipe, report, run
 from tfprune.cli.targets import lint
@@ -29,7 +30,7 @@ def commands() -> None:
     """
 
 
-for command in (demo, run, data, prune, shrink, export, verify, lint, predict, report, recipe, list_kind):
+for command in (demo, run, data, prune, shrink, export, verify, bench, lint, predict, report, recipe, list_kind):
     commands.add_command(command)
 
 

@@ -1,15 +1,13 @@
-"""Commands about model files: export, verify, predict."""
+"""Commands that make files of models and masks of pictures: export, predict."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tfprune.cli.given import tflite_files
 from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -24,30 +22,6 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
     except ValueError:
         raise click.BadParameter(f"{text!r} is not a number, nor numbers separated by commas") from None
     return values[0] if len(values) == 1 else values
-
-
-@contextmanager
-def _tflite_files(
-    given: Sequence[Path], class_names: Callable[[], Sequence[str] | None], *, size: tuple[int, int] | None, trust: bool
-) -> Iterator[list[Path]]:
-    """Yield .tflite files: those given, and for Keras models their float32 exports in a temporary folder."""
-    keras_models = [path for path in given if path.is_dir() or path.suffix in (".keras", ".h5", ".hdf5")]
-    if not keras_models:  # nothing here needs TensorFlow
-        yield list(given)
-        return
-    from tfprune.architectures.files import load_model, picture_shape
-    from tfprune.export.conversion import export_tflite
-
-    with tempfile.TemporaryDirectory() as folder:
-        files = {path: path for path in given}
-        for path in keras_models:
-            loaded = load_model(path, trust=trust)
-            picture_shape(loaded)
-            names = class_names() or [f"class_{index}" for index in range(max(2, loaded.output_shape[-1]))]
-            files[path] = Path(folder) / f"{path.stem}_float32.tflite"
-            export_tflite(loaded, files[path], class_names=names, input_size=size)
-            click.echo(f"{path}: judged as its float32 .tflite", err=True)
-        yield list(files.values())
 
 
 @click.command()
@@ -116,65 +90,6 @@ def export(
 
 
 @click.command()
-@click.argument("files", metavar="FILES...", nargs=-1, required=True, type=MODEL)
-@click.option("--data", required=True, type=_DIR, help="Folder with the pictures and masks to judge on.")
-@click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
-@click.option("--split-file", help="JSON with lists of file stems per split, inside --data.")
-@click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below.")
-@RUNTIME
-@RUNTIME_PYTHON
-@THREADS
-@click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
-@SIZE
-@TRUST
-def verify(
-    files: tuple[Path, ...],
-    data: Path,
-    split: str,
-    split_file: str | None,
-    min_iou: float | None,
-    runtime: str,
-    runtime_python: str | None,
-    threads: int,
-    json_file: Path | None,
-    size: tuple[int, int] | None,
-    trust: bool,
-) -> None:
-    """Judge .tflite FILES on a split: quality, size, latency.
-
-    The latency ratios are against the first file, measured interleaved. A Keras
-    model is judged as the float32 .tflite that is made of it.
-    """
-    from rich.console import Console
-
-    from tfprune.data import open_set
-    from tfprune.errors import FindingError
-    from tfprune.records import write_json
-    from tfprune.report.summary import summarise_verification
-    from tfprune.verification.proof import prove_folder
-
-    def names() -> Sequence[str]:
-        return open_set(data, split_file=split_file).classes.names
-
-    with _tflite_files(files, names, size=size, trust=trust) as tflite_files:
-        record = prove_folder(
-            tflite_files,
-            data,
-            split=split,
-            split_file=split_file,
-            runtime=runtime,
-            threads=threads,
-            python=runtime_python,
-        )
-    Console(highlight=False).print(summarise_verification(record))
-    if json_file:
-        write_json(json_file, record)
-    low = [row["file"] for row in record["rows"] if min_iou is not None and row["scores"]["mean_iou"] < min_iou]
-    if low:
-        raise FindingError(f"mean IoU below {min_iou}: {', '.join(low)}")
-
-
-@click.command()
 @click.argument("model", type=MODEL)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="predictions", show_default=True, type=_DIR)
@@ -204,7 +119,7 @@ def predict(
     from tfprune.verification.runtimes import open_runtime
 
     names = classes.split(",") if classes else None
-    with _tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
+    with tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
         opened = open_runtime(file, runtime=runtime, threads=threads, python=runtime_python)
         pictures = find_images(images)
         for path, shares in write_predictions(opened, pictures, out):

@@ -232,7 +232,10 @@ class Export(Section):
 class Verification(Section):
     """How the exported files are judged."""
 
-    runtime: _one_of("runtime", ("auto", *RUNTIMES)) = "auto"
+    runtime: _one_of("runtime", ("auto", *RUNTIMES)) = Field("auto", description="it judges and is timed")
+    also: list[_one_of("runtime", tuple(RUNTIMES))] = Field(
+        default=[], description="further runtimes whose classes are compared; micro has its arena measured"
+    )
     threads: Annotated[int, Field(ge=1)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 50
 

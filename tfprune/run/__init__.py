@@ -260,6 +260,7 @@ def verify_variants(
         class_names=inputs.dataset.classes.names,
         keras_classes={name: keras_class_maps(model, test.images) for name, model in variants.items()},
         runtime=section.runtime,
+        also=section.also,
         threads=section.threads,
         latency_runs=section.latency_runs,
     )

@@ -90,6 +90,7 @@ class MicroEngine:
         Raises:
             InputError: an operator refuses at this point, such as a cast to uint8.
         """
+        reason = ""
         with quiet_stderr() as said:
             start = time.perf_counter()
             try:
@@ -97,8 +98,10 @@ class MicroEngine:
                 self._interpreter.invoke()
                 answer = self._interpreter.get_output(0)
             except RuntimeError as error:
-                raise InputError(f"TFLite Micro cannot run this file ({_first_line(said, error)})") from None
+                reason = _first_line(said, error)
             self.seconds = time.perf_counter() - start
+        if reason:
+            raise InputError(f"TFLite Micro cannot run this file ({reason})")
         return answer
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from tfprune.verification.graph import Operator, Tensor, read_model_bytes, read_operators
+from tfprune.verification.liveness import peak_activation_bytes
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Footprint:
     share count once. A parameter is non-zero when it differs from its zero point. `macs` are the
     multiply-accumulates of the same operators for one picture, zeros included. `float_ops` names what computes
     in floats inside an integer file (`OPERATOR (tensor)`); QUANTIZE and DEQUANTIZE only convert and are not listed.
+    `peak_activation_bytes` is the working memory that the tensors alone need (`liveness`).
     """
 
     file_bytes: int
@@ -31,6 +33,7 @@ class Footprint:
     parameters: int | None = None
     nonzero_parameters: int | None = None
     macs: int | None = None
+    peak_activation_bytes: int | None = None
     ops: dict[str, int] | None = None
     float_ops: tuple[str, ...] | None = None
 
@@ -53,6 +56,7 @@ def measure_footprint(path: str | Path) -> Footprint:
         parameters=parameters,
         nonzero_parameters=nonzero,
         macs=count_macs(operators),
+        peak_activation_bytes=peak_activation_bytes(operators),
         ops=dict(sorted(Counter(operator.name for operator in operators).items())),
         float_ops=find_float_ops(operators),
     )

@@ -76,7 +76,7 @@ def unpack_model(data: bytes) -> tuple[Any, ModuleType] | None:
     Raises:
         InputError: it is damaged.
     """
-    schema = _schema()
+    schema = load_schema()
     if schema is None:
         return None
     try:
@@ -116,7 +116,8 @@ def read_model_bytes(path: str | Path) -> bytes:
     return data
 
 
-def _schema() -> ModuleType | None:
+def load_schema() -> ModuleType | None:
+    """Return the generated module of the format's schema, or None where no package has it."""
     for name in _SCHEMAS:
         try:
             return importlib.import_module(name)

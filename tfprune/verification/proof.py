@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,12 @@ from tfprune.objectives.counts import count_confusions
 from tfprune.objectives.scores import score_confusions
 from tfprune.records import plain
 from tfprune.verification.agreement import compare_classes
+from tfprune.verification.arena import measure_arena
 from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.latency import measure_latency
-from tfprune.verification.quality import measure_quality
-from tfprune.verification.runtimes import open_runtime
+from tfprune.verification.quality import Quality, measure_quality
+from tfprune.verification.rate import convolution_shares
+from tfprune.verification.runtimes import TFLiteModel, open_runtime
 
 SAMPLES = 6
 
@@ -47,6 +50,7 @@ def prove_files(
     class_names: Sequence[str],
     keras_classes: Mapping[str, np.ndarray] | None = None,
     runtime: str = "auto",
+    also: Sequence[str] = (),
     threads: int = 1,
     python: str | Path | None = None,
     latency_runs: int = 50,
@@ -58,13 +62,13 @@ def prove_files(
         images: uint8 (N, H, W, C), raw pixels.
         masks: uint8 (N, H, W), class ids.
         class_names: name of class 0, 1, ...
-        runtime, threads, python: see `open_runtime`.
-        keras_classes: per variant the class maps (N, H, W) of the Keras model it came from; without
-            them there is no agreement to report.
+        keras_classes: per variant the class maps (N, H, W) of the Keras model it came from.
+        runtime, threads, python: see `open_runtime`; this runtime judges and is timed.
+        also: further runtimes that classify all pictures for the agreement; with `micro` the arena is measured.
 
     Returns:
-        The record (plain values: `dataset`, `runtime`, `rows`) and the predicted class maps
-        uint8 (N, H, W) per file name.
+        The record (plain values: `dataset`, `runtime`, `rows`, `agreement` of each variant) and the predicted
+        class maps uint8 (N, H, W) per file name.
 
     Raises:
         InputError: when a file cannot be read or does not fit the images.
@@ -75,9 +79,16 @@ def prove_files(
         name: measure_quality(model.classes_of, images, masks, classes=len(class_names))
         for name, model in opened.items()
     }
-    latency = measure_latency(
-        {name: partial(model.time, images[0]) for name, model in opened.items()}, runs=latency_runs
+    calls = {name: partial(model.time, images[0]) for name, model in opened.items()}
+    latency = measure_latency(calls, runs=latency_runs)
+    rates, share = convolution_shares(
+        {file.name: (file.path, latency[file.name]) for file in files},
+        runtime=runtime,
+        threads=threads,
+        python=python,
+        runs=latency_runs,
     )
+    first = files[0].name
     rows = []
     for file in files:
         row = {
@@ -87,13 +98,18 @@ def prove_files(
             "footprint": measure_footprint(file.path),
             "scores": score_confusions(judged[file.name].confusions, class_names),
             "latency": latency[file.name],
+            "agreement_with_first": compare_classes(judged[file.name].predicted, judged[first].predicted),
         }
+        if share[file.name] is not None:
+            row["convolution_share_ratio"] = share[file.name]
+        if "micro" in (runtime, *also):
+            row["arena_bytes"] = _arena_bytes(file.path)
         if file.variant in keras_classes:
             maps = keras_classes[file.variant]
             row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
             row["agreement"] = compare_classes(judged[file.name].predicted, maps)
         rows.append(row)
-    first = next(iter(opened.values()))
+    opener = partial(open_runtime, threads=1, python=python)
     record = {
         "dataset": {
             "class_names": list(class_names),
@@ -101,10 +117,50 @@ def prove_files(
             "input_size": list(images.shape[1:3]),
             "channels": images.shape[3],
         },
-        "runtime": first.description,
+        "runtime": opened[first].description,
+        "convolution_macs_per_s": rates,
         "rows": rows,
+        "agreement": [
+            _agreement_of(variant, files, judged, keras_classes, images, runtimes=(runtime, *also), opener=opener)
+            for variant in dict.fromkeys(file.variant for file in files)
+        ],
     }
     return plain(record), {name: quality.predicted for name, quality in judged.items()}
+
+
+def _agreement_of(
+    variant: str,
+    files: Sequence[ExportedFile],
+    judged: Mapping[str, Quality],
+    keras_classes: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    *,
+    runtimes: Sequence[str],
+    opener: Callable[..., TFLiteModel],
+) -> dict[str, Any]:
+    """Return the share of equal pixels between all that claim to be one variant: Keras, schemes, runtimes."""
+    maps = {"keras": keras_classes[variant]} if variant in keras_classes else {}
+    failed = {}
+    for file in files:
+        if file.variant != variant:
+            continue
+        maps[f"{file.scheme}, {runtimes[0]}"] = judged[file.name].predicted
+        for runtime in runtimes[1:]:
+            name = f"{file.scheme}, {runtime}"
+            try:
+                model = opener(file.path, runtime=runtime)
+                maps[name] = np.stack([model.classes_of(image) for image in images])
+            except InputError as error:
+                failed[name] = str(error)
+    compared = [[compare_classes(one, other).equal_ratio for other in maps.values()] for one in maps.values()]
+    return {"variant": variant, "names": list(maps), "equal_ratio": compared, "failed": failed}
+
+
+def _arena_bytes(path: Path) -> int | None:
+    try:
+        return measure_arena(path)
+    except InputError:  # the agreement has the reason
+        return None
 
 
 def sample_images(count: int) -> np.ndarray:
@@ -119,6 +175,7 @@ def prove_folder(
     split: str = "test",
     split_file: str | None = None,
     runtime: str = "auto",
+    also: Sequence[str] = (),
     threads: int = 1,
     python: str | Path | None = None,
 ) -> dict[str, Any]:
@@ -142,8 +199,13 @@ def prove_folder(
             )
     height, width, channels = shapes.pop()
     arrays = load_arrays(found.splits[split], found.classes, size=(height, width), channels=channels)
+    stems = Counter(path.stem for path in files)
     named = [
-        ExportedFile(path.stem, model.card["scheme"] if model.card else "unknown", path)
+        ExportedFile(
+            path.stem if stems[path.stem] == 1 else str(path.with_suffix("")),
+            model.card["scheme"] if model.card else "unknown",
+            path,
+        )
         for path, model in zip(files, opened, strict=True)
     ]
     record, _ = prove_files(
@@ -152,6 +214,7 @@ def prove_folder(
         arrays.masks,
         class_names=found.classes.names,
         runtime=runtime,
+        also=also,
         threads=threads,
         python=python,
     )

@@ -129,11 +129,12 @@ def open_runtime(
     if head is not None:
         look_up("head", head, HEADS)
     with located(str(path)):
-        engine = _start(content, runtime=runtime, threads=threads, python=python)
+        engine = open_engine(content, runtime=runtime, threads=threads, python=python)
     return TFLiteModel(engine, path, card=card, preprocessing=preprocessing, head=head)
 
 
-def _start(content: bytes, *, runtime: str, threads: int, python: str | Path | None) -> Engine:
+def open_engine(content: bytes, *, runtime: str, threads: int, python: str | Path | None = None) -> Engine:
+    """Open a flatbuffer with a runtime of this Python or another; see `open_runtime`."""
     if python is not None:
         try:
             return RemoteEngine(content, python=python, runtime=runtime, threads=threads)
