@@ -14,7 +14,7 @@ from tfprune.cli.files import export, predict
 from tfprune.cli.measuring import bench, verify
 from tfprune.cli.models import prune, shrink
 from tfprune.cli.runs import demo, list_kind, recipe, report, run
-from tfprune.cli.targets import lint
+from tfprune.cli.targets import advise, lint
 from tfprune.errors import FindingError, TfpruneError
 
 _INTERRUPTED = 130
@@ -30,7 +30,22 @@ def commands() -> None:
     """
 
 
-for command in (demo, run, data, prune, shrink, export, verify, bench, lint, predict, report, recipe, list_kind):
+for command in (
+    demo,
+    run,
+    data,
+    prune,
+    shrink,
+    export,
+    verify,
+    bench,
+    lint,
+    advise,
+    predict,
+    report,
+    recipe,
+    list_kind,
+):
     commands.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""Commands about targets: lint."""
+"""Commands about targets: lint, advise."""
 
 from __future__ import annotations
 
@@ -40,6 +40,83 @@ def lint(model: Path, target: str, scheme: str | None, head: str, size: tuple[in
         click.echo(line)
     if verdict.falls_back:
         raise FindingError(f"{model.name}: not all of it maps to {target}")
+
+
+@click.command()
+@click.argument("model", type=MODEL)
+@click.option("--target", required=True, help="See `tfprune list targets`.")
+@click.option("--budget", help='Such as "file_bytes<=200KiB, arena_bytes<=320KiB".')
+@click.option("--scheme", help="Number formats; default: the target's.")
+@click.option("--head", default="logits", show_default=True, help="Output; see `tfprune list heads`.")
+@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write JSON.")
+@TRUST
+def advise(
+    model: Path, target: str, budget: str | None, scheme: str | None, head: str, json_file: Path | None, trust: bool
+) -> None:
+    """Say what each method would buy on a target, before any training.
+
+    Masks, removed channels, a coarser output and smaller pictures are tried on
+    the Keras MODEL as it is: each variant is exported, and the file is measured
+    or handed to the target's compiler. What it does to the quality only
+    training tells.
+    """
+    from dataclasses import asdict
+
+    from rich.console import Console
+
+    from tfprune.architectures.files import load_model
+    from tfprune.budget import parse_budget
+    from tfprune.records import write_json
+    from tfprune.targets import advice as giving
+
+    bounds = parse_budget(budget) if budget else ()
+    loaded = load_model(model, trust=trust)
+    console = Console(highlight=False)
+    with tempfile.TemporaryDirectory() as folder, console.status("exporting and measuring variants"):
+        advice = giving.advise(loaded, target, folder, scheme=scheme, head=head)
+    meets = giving.meeting(advice, bounds)
+    console.print(_advice_table(model.name, advice))
+    console.print(f"2.0x: half of the dense net's. file, gzip, MACs: of the files. {advice.said}.")
+    for name, reason in advice.left_out.items():
+        console.print(f"{name}: left out, {reason}")
+    for line in giving.conclude(advice):
+        console.print(line)
+    if bounds:
+        names = ", ".join(row.variant for row in meets)
+        console.print(f"Meets {budget}: {names or 'none of these'}")
+    if json_file is not None:
+        write_json(json_file, asdict(advice))
+
+
+def _advice_table(name: str, advice: Any) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    from tfprune.targets.advice import gains
+
+    dense = advice.rows[0]
+    columns = {
+        "file\nKiB": ("file_bytes", 1024, "file", ".0f"),
+        "gzip\nKiB": ("gzip_bytes", 1024, "", ".0f"),
+        "M\nMACs": ("macs", 1e6, "MACs", ".1f"),
+        "flash\nKiB": ("flash_bytes", 1024, "flash", ".0f"),
+        "memory\nKiB": ("memory_bytes", 1024, "memory", ".0f"),
+        "ms": ("time_ms", 1, "time", ".2f"),
+    }
+    shown = {head: column for head, column in columns.items() if getattr(dense, column[0]) is not None}
+    table = Table(
+        title=f"{name} on {advice.target}", box=box.SIMPLE, title_justify="left", pad_edge=False, padding=(0, 1, 0, 0)
+    )
+    for head in ("variant", *shown, "maps"):
+        table.add_column(head, justify="left" if head == "variant" else "right", no_wrap=True)
+    for row in advice.rows:
+        won = gains(row, dense)
+        cells = []
+        for field, unit, word, form in shown.values():
+            text = f"{getattr(row, field) / unit:,{form}}"
+            cells.append(f"{text} [bold]{won[word]:.1f}x[/bold]" if word in won else text)
+        table.add_row(row.variant, *cells, f"{row.mapped:.0%}")
+    return table
 
 
 def _export(model: Path, path: Path, *, scheme: str, head: str, size: tuple[int, int] | None, trust: bool) -> None:

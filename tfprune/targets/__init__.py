@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from tfprune.targets import rules
 from tfprune.targets.gpu import ask_gpu_delegate
 from tfprune.targets.rules import Finding, Rule
+from tfprune.targets.vela import ask_vela
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,31 @@ _TFLM = (
     *("SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TRANSPOSE", "TRANSPOSE_CONV"),
     *("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK", "WHILE", "ZEROS_LIKE"),
 )
-_XNNPACK = (rules.has_fixed_shapes, rules.has_no_islands, rules.channels_in_multiples_of(8))
 _POWERS_OF_TWO = tuple(2**power for power in range(1, 11))
+_ETHOS_U55_RULES = (
+    rules.runs_only(_ETHOS_U, "Ethos-U55"),
+    rules.resizes_by(bilinear=(2,), nearest=(2, 4, 8)),
+    rules.transposes_by(1, 2),
+    rules.softmax_over_at_most(pixels=65_536),
+    rules.takes_argmax_of_at_most(127),
+)
+_ETHOS_U85_RULES = (
+    rules.runs_only(_ETHOS_U85, "Ethos-U85"),
+    rules.resizes_by(bilinear=_POWERS_OF_TWO, nearest=range(2, 1025)),
+    rules.softmax_over_at_most(pixels=65_536),
+)
+_XNNPACK = (rules.has_fixed_shapes, rules.has_no_islands, rules.channels_in_multiples_of(8))
+
+
+def _ethos_u(name: str, summary: str, own: tuple[Rule, ...]) -> Target:
+    return Target(
+        f"{summary}; with ethos-u-vela installed, its compiler has the last word",
+        ("NPU", "CPU"),
+        "int8",
+        (rules.has_fixed_shapes, rules.computes_in_integers, *own, rules.channels_in_multiples_of(8)),
+        asks=partial(ask_vela, target=name),
+    )
+
 
 TARGETS: dict[str, Target] = {
     "android-cpu": Target(
@@ -113,34 +138,9 @@ TARGETS: dict[str, Target] = {
         ),
         breaks_off=True,
     ),
-    "ethos-u55": Target(
-        "Arm Ethos-U55 and U65",
-        ("NPU", "CPU"),
-        "int8",
-        (
-            rules.has_fixed_shapes,
-            rules.computes_in_integers,
-            rules.runs_only(_ETHOS_U, "Ethos-U55"),
-            rules.resizes_by(bilinear=(2,), nearest=(2, 4, 8)),
-            rules.transposes_by(1, 2),
-            rules.softmax_over_at_most(pixels=65_536),
-            rules.takes_argmax_of_at_most(127),
-            rules.channels_in_multiples_of(8),
-        ),
-    ),
-    "ethos-u85": Target(
-        "Arm Ethos-U85",
-        ("NPU", "CPU"),
-        "int8",
-        (
-            rules.has_fixed_shapes,
-            rules.computes_in_integers,
-            rules.runs_only(_ETHOS_U85, "Ethos-U85"),
-            rules.resizes_by(bilinear=_POWERS_OF_TWO, nearest=range(2, 1025)),
-            rules.softmax_over_at_most(pixels=65_536),
-            rules.channels_in_multiples_of(8),
-        ),
-    ),
+    "ethos-u55": _ethos_u("ethos-u55", "Arm Ethos-U55", _ETHOS_U55_RULES),
+    "ethos-u65": _ethos_u("ethos-u65", "Arm Ethos-U65", _ETHOS_U55_RULES),
+    "ethos-u85": _ethos_u("ethos-u85", "Arm Ethos-U85", _ETHOS_U85_RULES),
     "tflm": Target(
         "Cortex-M and other microcontrollers, TensorFlow Lite Micro",
         ("TFLite Micro", "nothing: the file does not run"),

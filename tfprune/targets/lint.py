@@ -52,10 +52,10 @@ def lint_operators(
     operators: Sequence[Operator], target: Target, *, name: str = "", asked: Sequence[Finding] = ()
 ) -> Verdict:
     """Return what a target's rules make of operators; `asked` are findings of the target's own tool."""
-    findings: dict[tuple[int | None, str], Finding] = {}
-    for found in [*(found for rule in target.rules for found in rule(operators)), *asked]:
-        findings.setdefault((found.place, found.reason), found)
-    ordered = sorted(findings.values(), key=lambda found: -1 if found.place is None else found.place)
+    findings = dict.fromkeys(found for rule in target.rules for found in rule(operators))
+    known = {found.place for found in findings if found.falls_back}
+    findings.update(dict.fromkeys(found for found in asked if found.place not in known))
+    ordered = sorted(findings, key=lambda found: -1 if found.place is None else found.place)
     places = [found.place for found in ordered if found.falls_back]
     unmapped = set(range(len(operators))) if None in places else {place for place in places if place is not None}
     if target.breaks_off and unmapped:
