@@ -181,6 +181,12 @@ def test_wrong_options_are_answered(name, options, text):
 def test_plain_unet_has_the_specified_size():
     model = build_model("plain_unet", input_size=(96, 96), outputs=2, seed=0)
     assert model.count_params() == 1_967_058
+
+
+def test_the_unet_of_the_severstal_system_is_a_plain_unet():
+    options = {"width": 8, "depth": 5, "batch_norm": False, "activation": "leaky_relu", "upsampling": "transpose"}
+    model = build_model("plain_unet", input_size=(64, 96), channels=1, outputs=4, **options)
+    assert model.count_params() == 1_944_772
     assert model.get_layer("preprocessing").get_config()["scale"] == pytest.approx(1 / 255)
 
 
