@@ -94,11 +94,28 @@ def test_fine_tuning_without_pruning_is_refused(recipe_file):
 def test_channels_take_a_ratio_or_a_budget(recipe_file):
     path = recipe_file(GOOD)
     budget = 'channels.budget="file_bytes<=200KiB, macs<=0.5x"'
-    assert load_recipe(path, ["channels.epochs=2", budget]).channels.ratio is None
-    assert "give either a ratio, such as 0.5, or a budget" in message(path, "channels.epochs=2")
-    assert "give either a ratio" in message(path, "channels.epochs=2", "channels.ratio=0.5", budget)
-    text = message(path, "channels.epochs=2", 'channels.budget="mac<=1M"')
+    assert load_recipe(path, ["channels.epochs=9", budget]).channels.ratio is None
+    assert "give either a ratio, such as 0.5, or a budget" in message(path, "channels.epochs=9")
+    assert "give either a ratio" in message(path, "channels.epochs=9", "channels.ratio=0.5", budget)
+    text = message(path, "channels.epochs=9", 'channels.budget="mac<=1M"')
     assert "channels.budget" in text and "unknown quantity 'mac'; did you mean 'macs'" in text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["channels.rounds=3"], "rounds belong to the way iterative, and this is one_shot"),
+        (["channels.way=iterative", "channels.rounds=3", "channels.epochs=5"], "3 rounds need at least two epochs"),
+        (["channels.way=one_shoot"], "unknown way 'one_shoot'; did you mean 'one_shot'? Accepted: one_shot, iter"),
+        (["controls=[one_shot]"], "one_shot is what channels.way says already"),
+        (["controls=[wide]"], "unknown control 'wide'"),
+        (["channels=null", "controls=[random]"], "this recipe has no channels section"),
+        (["channels.distillation.temperature=0"], "channels.distillation.temperature is 0"),
+    ],
+)
+def test_ways_and_controls_that_do_not_fit(recipe_file, overrides, said):
+    path = recipe_file(GOOD + "channels: {epochs: 12, ratio: 0.5}\n")
+    assert said in message(path, *overrides)
 
 
 def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):

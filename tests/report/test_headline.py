@@ -8,6 +8,7 @@ from pathlib import Path
 
 from tfprune.report.folder import RunRecords, read_run
 from tfprune.report.headline import describe_run, smallest_row
+from tfprune.report.measured import explain_epochs
 
 
 def with_rows(run: RunRecords, **changes: dict[str, object]) -> RunRecords:
@@ -79,3 +80,30 @@ def test_unmeasured_files_make_no_claims(make_run: Callable[..., Path]) -> None:
     assert headline.lead == "The sizes of the exported files were not measured."
     assert not any(point.verdict for point in headline.points)
     assert "nothing to compare" in describe_run(replace(run, rows=())).lead
+
+
+def test_a_shrunk_net_stands_beside_its_controls(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    shrunk = [replace(row, variant="shrunk", file_bytes=500_000) for row in run.rows if row.variant == "pruned"]
+    scaled = [replace(row, variant="width_scaled", file_bytes=400_000) for row in run.rows if row.variant == "dense"]
+    headline = describe_run(replace(run, rows=(*run.rows, *shrunk, *scaled)))
+    points = {point.title: point.text for point in headline.points}
+    assert points["shrunk, against its controls"].startswith(
+        "corrosion IoU 0.562 in float32; beside it width-scaled 0.613 (−0.050). corrosion IoU 0.562 in int8;"
+    )
+    assert any(title.startswith("control, width-scaled: all layers narrowed alike") for title in points)
+    assert "smallest file, shrunk" in headline.lead
+
+
+def test_the_epochs_of_controls_and_the_time_that_rounds_saved_are_told(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    stages = [
+        {"name": "train", "epochs": 10, "seconds": 100.0},
+        {"name": "channels_1", "epochs": 4, "seconds": 30.0},
+        {"name": "channels_2", "epochs": 4, "seconds": 10.0},
+        {"name": "width_scaled", "epochs": 18, "seconds": 50.0},
+    ]
+    said = explain_epochs(replace(run, run={**run.run, "stages": stages}))
+    assert "had more: 4 in channels-1 and 4 in channels-2." in said
+    assert "Of the controls, width-scaled had 18." in said
+    assert "took 40 s; with the dense network's time per epoch they would have taken 1 min 20 s" in said

@@ -14,6 +14,20 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+WAYS = {
+    "one_shot": "all at once, then the epochs",
+    "iterative": "in rounds with epochs between them, ranked anew each time; every round trains a smaller net",
+    "from_scratch": "the smaller net drawn anew, trained for the epochs of all stages before and these",
+}
+"""How channels go and accuracy comes back."""
+
+CONTROLS = {
+    "random": "channels drawn by lot, as many MACs, the same epochs",
+    "width_scaled": "all layers narrowed alike to as many MACs, from scratch for all epochs together",
+    "one_shot": "the same criterion and budget, all at once, the same epochs",
+}
+"""Nets that stand beside a shrunk one, so that what it owes to the choice of channels can be seen."""
+
 _HOMES = {
     "Call": "graph",
     "ChannelGraph": "graph",
@@ -39,7 +53,7 @@ _HOMES = {
 }
 """Name -> the module of this package that it lives in."""
 
-__all__ = sorted(_HOMES)
+__all__ = sorted([*_HOMES, "CONTROLS", "WAYS"])
 
 
 def __getattr__(name: str) -> Any:

@@ -22,7 +22,7 @@ Measure = Callable[[Any], float]
 COUNTED = ("macs", "parameters", "activation_bytes")
 """Quantities that are counted from the plan; all others are measured on a model that is built."""
 
-_PROXIES = {"file_bytes": "parameters", "arena_bytes": "activation_bytes", "latency_ms": "macs"}
+PROXIES = {"file_bytes": "parameters", "arena_bytes": "activation_bytes", "latency_ms": "macs"}
 _RATIO_STEPS = 2048
 _MOST_MEASUREMENTS = 6
 _AIM, _NEAR_ENOUGH = 0.985, 0.96
@@ -138,7 +138,7 @@ class BudgetPlanner:
 
     def _shrink_measured(self, quantity: str, limit: float, gone: np.ndarray) -> np.ndarray:
         """Do the same for a measured quantity, by limits on its proxy that are guessed from measurements."""
-        proxy = _PROXIES[quantity]
+        proxy = PROXIES[quantity]
 
         def point(mask: np.ndarray) -> tuple[float, float]:
             return self.cost(proxy, mask), self.cost(quantity, mask)
@@ -165,6 +165,7 @@ class BudgetPlanner:
             alive = np.unique(self.groups.numbers(np.concatenate([self.costs.labels(key) for key in moment.alive])))
             before = sum(self.costs.tensor_size(key, keep) for key in moment.alive)
             best, best_price = None, np.inf
+            # What passes the peak must pass all of its layers: the narrower one is, the dearer its next channel.
             for family in self._ranked:
                 step = _next_step(family, gone) if np.isin(family.groups, alive).any() else None
                 if step is None or self._would_empty(step, gone):
@@ -173,7 +174,8 @@ class BudgetPlanner:
                 after[step] = True
                 without = self.groups.keep(after)
                 freed = before - sum(self.costs.tensor_size(key, without) for key in moment.alive)
-                price = self.scores[step].sum() / freed if freed else np.inf
+                narrowness = len(family.groups) / np.count_nonzero(~gone[family.groups])
+                price = narrowness * self.scores[step].sum() / freed if freed else np.inf
                 if price < best_price:
                     best, best_price = step, price
             if best is None:
@@ -188,7 +190,7 @@ class BudgetPlanner:
 
 def _turn(bound: Bound) -> tuple[bool, bool]:
     """Return the place of a bound in the order: memory first, for it says where; what is counted before the rest."""
-    memory = "activation_bytes" in (bound.quantity, _PROXIES.get(bound.quantity))
+    memory = "activation_bytes" in (bound.quantity, PROXIES.get(bound.quantity))
     return not memory, bound.quantity not in COUNTED
 
 

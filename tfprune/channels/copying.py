@@ -62,3 +62,9 @@ def restore_initializers(source: Any, copy: Any) -> None:
     for key in list(vars(source)):
         if key.endswith("_initializer") and hasattr(copy, key):
             setattr(copy, key, getattr(source, key))
+
+
+def drawn_anew(model: Any, *, seed: int) -> Any:
+    """Return a new functional model of the same layers, its weights drawn by their initializers."""
+    keras.utils.set_random_seed(seed)
+    return keras.models.clone_model(model)

@@ -31,7 +31,8 @@ class Selection:
             the first that matches counts and other layers stay whole. Default: .5 without a budget.
         budget: what the smaller model may cost at most, instead of a ratio: "macs<=0.5x", or bounds.
         per_cost: divide scores by what one group costs: `macs` or `parameters` of the whole model.
-        scope: `layer` takes the ratio from every family of layers, `global` ranks all groups together.
+        scope: `layer` takes the ratio from every family of layers, `global` ranks all groups together
+            (`tfprune.channels.scores.weigh_by_rank`).
         multiple_of: widths that layers are to have, 1 for any.
         min_channels: a layer keeps at least this many.
         max_ratio: a layer loses at most this fraction.

@@ -16,7 +16,7 @@ from tfprune.channels.labelling import label_channels
 from tfprune.channels.plan import Plan
 from tfprune.channels.planning import Selection, choose, read_plan, write_plan
 from tfprune.channels.rebuild import CannotRebuildError, rebuild
-from tfprune.channels.scores import Reduction, gather_taylor, score_groups
+from tfprune.channels.scores import Reduction, gather_taylor, score_groups, weigh_by_rank
 from tfprune.criteria import Criterion
 from tfprune.errors import InputError, TfpruneError
 
@@ -74,6 +74,8 @@ def plan_channels(
     if batches is not None and loss is not None:
         gathered = gather_taylor(groups, batches, loss)
     scores = score_groups(groups, criterion=criterion, reduction=reduction, gathered=gathered)
+    if selection.scope == "global":
+        scores = weigh_by_rank(groups, scores)
     if not selection.budget and selection.per_cost is None:
         return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
     costs = ChannelCosts(groups.graph, input_size=input_size)

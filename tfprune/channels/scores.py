@@ -176,3 +176,16 @@ def _reduce(groups: ChannelGroups, scores: dict[int, np.ndarray], reduction: Red
     if reduction == "l2":
         return np.sqrt(np.bincount(group_of, values**2, minlength=len(groups)) / counts)
     return np.bincount(group_of, values, minlength=len(groups)) / counts
+
+
+def weigh_by_rank(groups: ChannelGroups, scores: np.ndarray) -> np.ndarray:
+    """Return scores to rank over all layers: times the root of (channels of the family / rank in it).
+
+    The last channels of a layer carry more than the same channels among many: without this one
+    ranking can leave a layer with a single channel that all others have to pass.
+    """
+    lifted = scores - min(0.0, float(scores.min(initial=0.0)))
+    for family in groups.families:
+        order = family.groups[np.argsort(-lifted[family.groups], kind="stable")]
+        lifted[order] *= np.sqrt(len(order) / np.arange(1, len(order) + 1))
+    return lifted

@@ -98,7 +98,18 @@ def list_kind(kind: str | None) -> None:
 
 
 def _kinds() -> dict[str, Any]:
-    from tfprune import architectures, criteria, data, export, objectives, pruning, regularization, targets, training
+    from tfprune import (
+        architectures,
+        channels,
+        criteria,
+        data,
+        export,
+        objectives,
+        pruning,
+        regularization,
+        targets,
+        training,
+    )
 
     return {
         "architectures": lambda: architectures.ARCHITECTURES,
@@ -114,6 +125,8 @@ def _kinds() -> dict[str, Any]:
         "granularities": lambda: pruning.GRANULARITIES,
         "scopes": lambda: pruning.SCOPES,
         "criteria": lambda: criteria.CRITERIA,
+        "ways": lambda: [f"{name:14} {meaning}" for name, meaning in channels.WAYS.items()],
+        "controls": lambda: [f"{name:14} {meaning}" for name, meaning in channels.CONTROLS.items()],
         "schemes": lambda: [f"{name:14} {scheme.summary}" for name, scheme in export.SCHEMES.items()],
         "heads": lambda: [f"{name:14} {meaning}" for name, meaning in export.HEADS.items()],
         "targets": lambda: [f"{name:14} {target.summary}" for name, target in targets.TARGETS.items()],
@@ -150,16 +163,13 @@ def start_run(
 
     if is_done(out / loaded.name):
         console.print("done before; showing its results (delete the folder to run it again)")
-    sections = {"train": loaded.training, "prune": loaded.pruning, "fine_tune": loaded.fine_tuning}
-    sections["channels"] = loaded.channels
     with console.status("starting") as status:
 
         def say(text: str) -> None:
             status.update(text)
             console.print(text)
 
-        def progress(stage: str, rows: list[dict[str, float]]) -> None:
-            epochs = sections[stage].epochs
+        def progress(stage: str, epochs: int, rows: list[dict[str, float]]) -> None:
             console.print(_epoch_line(stage, epochs, rows), soft_wrap=True)
             status.update(f"{stage}: epoch {min(len(rows) + 1, epochs)} of {epochs}")
 
@@ -173,7 +183,7 @@ def start_run(
 
 def _epoch_line(stage: str, epochs: int, rows: list[dict[str, float]]) -> str:
     row = rows[-1]
-    line = f"{stage:9} {len(rows):3}/{epochs}  loss {row['loss']:.3f}"
+    line = f"{stage:12} {len(rows):3}/{epochs}  loss {row['loss']:.3f}"
     if "val_mean_iou" in row:
         line += f"  val loss {row['val_loss']:.3f}  val mean IoU {row['val_mean_iou']:.3f}"
     if "sparsity" in row:

@@ -9,6 +9,7 @@ from typing_extensions import Self
 
 from tfprune.architectures import ARCHITECTURES
 from tfprune.budget import parse_budget
+from tfprune.channels import CONTROLS, WAYS
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.errors import InputError, unknown_name
@@ -43,6 +44,8 @@ Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2,
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1)]
+ROUNDS = 4
+"""Rounds of the way iterative, when a recipe does not say."""
 
 
 class Section(BaseModel):
@@ -196,8 +199,21 @@ class Regularization(Section):
         return self
 
 
+class Distillation(Section):
+    """How much the smaller net follows the dense one while it trains."""
+
+    strength: Annotated[float, Field(ge=0)] = Field(1.0, description="weight of the dense net's answers")
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    features: Annotated[float, Field(ge=0)] = Field(0.0, description="weight of its attention maps, one per size")
+
+
 class Channels(Training):
     """Channels removed from the trained net, and epochs that win the accuracy back."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-3
+    way: _one_of("way", WAYS) = Field("one_shot", description="how channels go and accuracy comes back")
+    rounds: Annotated[int, Field(ge=2)] | None = Field(None, description="of iterative (default 4)")
+    distillation: Distillation | None = Field(Distillation(), description="follow the dense net; null: do not")
 
     ratio: Share | None = Field(None, description="fraction of the channels to remove; or give a budget")
     budget: Budget | None = Field(
@@ -207,8 +223,8 @@ class Channels(Training):
     per_cost: Literal["macs", "parameters"] | None = Field(
         None, description="divide the importance of channels by what they cost"
     )
-    criterion: _one_of("criterion", CRITERIA) = "magnitude"
-    scope: _one_of("scope", SCOPES) = "layer"
+    criterion: _one_of("criterion", CRITERIA) = "taylor"
+    scope: _one_of("scope", SCOPES) = "global"
     multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
     min_channels: Annotated[int, Field(ge=1)] = 1
     include: list[str] = Field(default=["*"], description="patterns of layer names (* and ?)")
@@ -216,6 +232,13 @@ class Channels(Training):
 
     @model_validator(mode="after")
     def _says_how_much(self) -> Self:
+        if self.rounds is not None and self.way != "iterative":
+            raise ValueError(f"rounds belong to the way iterative, and this is {self.way}")
+        if self.way == "iterative" and self.epochs < 2 * (self.rounds or ROUNDS):
+            raise ValueError(
+                f"{self.rounds or ROUNDS} rounds need at least two epochs each, and there are {self.epochs} epochs; "
+                "give more epochs, fewer rounds, or the way one_shot"
+            )
         if (self.ratio is None) == (self.budget is None):
             raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
         return self
@@ -257,6 +280,9 @@ class Recipe(Section):
     pruning: Pruning | None = None
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")
     channels: Channels | None = Field(None, description="after the stages before it; zeros are not kept then")
+    controls: list[_one_of("control", CONTROLS)] = Field(
+        default=[], description="nets to stand beside the shrunk one in every table"
+    )
     export: Export = Export()
     verification: Verification = Verification()
 
@@ -268,6 +294,10 @@ class Recipe(Section):
             raise ValueError(
                 "regularization acts in training, pruning and fine_tuning, and this recipe has none of them"
             )
+        if self.controls and not self.channels:
+            raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
+        if "one_shot" in self.controls and self.channels.way == "one_shot":
+            raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
         first = self.training or self.pruning
         if self.regularization and self.regularization.ramp_epochs > first.epochs:
             raise ValueError(

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tfprune.channels import CONTROLS
 from tfprune.report.folder import Row, RunRecords, reference_row
 from tfprune.report.wording import (
     UNCHANGED,
@@ -16,6 +17,7 @@ from tfprune.report.wording import (
     as_ratio,
     as_score,
     as_signed,
+    as_stage,
     as_three_figures,
     join_words,
 )
@@ -51,10 +53,12 @@ def describe_run(records: RunRecords) -> Headline:
     points = [_describe_scheme(row, reference) for row in schemes]
     for variant in dict.fromkeys(row.variant for row in records.rows if row.variant != reference.variant):
         points.append(_describe_variant(variant, reference.variant, records))
+    points += _describe_controls(records.rows)
     agreement = _describe_agreement(records.rows)
     if agreement is not None:
         points.append(agreement)
-    return Headline(_describe_best(records.rows, reference), tuple(points), tuple(find_warnings(records.rows)))
+    candidates = [row for row in records.rows if row.variant not in CONTROLS]
+    return Headline(_describe_best(candidates, reference), tuple(points), tuple(find_warnings(records.rows)))
 
 
 def smallest_row(rows: Sequence[Row]) -> Row | None:
@@ -163,10 +167,26 @@ def _describe_variant(variant: str, origin: str, records: RunRecords) -> Point:
     return Point(_variant_title(variant, records), verdict, " ".join(sentences))
 
 
+def _describe_controls(rows: Sequence[Row]) -> list[Point]:
+    """Return how the shrunk net stands against its controls, number format by number format."""
+    sentences = []
+    for row in (row for row in rows if row.variant == "shrunk"):
+        others = [other for other in rows if other.variant in CONTROLS and other.scheme == row.scheme]
+        beside = [
+            f"{as_stage(other.variant)} {as_score(main_score(other))} ({_score_change(row, other)})" for other in others
+        ]
+        if beside:
+            said = f"{score_label(row)} {as_score(main_score(row))} in {row.scheme}"
+            sentences.append(f"{said}; beside it {join_words(beside)}.")
+    return [Point("shrunk, against its controls", "", " ".join(sentences))] if sentences else []
+
+
 def _variant_title(variant: str, records: RunRecords) -> str:
     reached = records.sparsity.get("wrapped_sparsity")
     if variant == "pruned" and reached is not None:
         return f"pruned: {as_percent(reached)} of the masked weights are zero"
+    if variant in CONTROLS:
+        return f"control, {as_stage(variant)}: {CONTROLS[variant]}"
     return variant
 
 

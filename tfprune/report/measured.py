@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tfprune.channels import CONTROLS
 from tfprune.report.folder import Row, RunRecords
-from tfprune.report.wording import as_count, join_words
+from tfprune.report.wording import as_count, as_duration, as_stage, join_words
 
 EQUAL_SCORES = 5e-4
 
@@ -81,12 +82,32 @@ def explain_latency(rows: Sequence[Row], runtime: str) -> str:
 def explain_epochs(records: RunRecords) -> str:
     """Return how long each network was trained, as far as it makes the comparison uneven."""
     epochs = {str(stage.get("name")): stage.get("epochs") for stage in records.run.get("stages") or []}
+    controls = {name: count for name in CONTROLS if (count := epochs.pop(name, None))}
     dense = epochs.pop("train", None)
-    more = {name.replace("_", "-"): count for name, count in epochs.items() if count}
+    more = {as_stage(name): count for name, count in epochs.items() if count}
     if not dense or not more:
         return ""
     words = join_words([f"{count} in {name}" for name, count in more.items()])
-    return (
+    text = (
         f"the dense network had {dense} epochs. The pruned one started from it and had more: {words}. "
         "A dense network trained on for as long is not in this comparison."
+    )
+    if controls:
+        had = [f"{as_stage(name)} had {count}" for name, count in controls.items()]
+        text += f" Of the controls, {join_words(had)}."
+    return text + _explain_saved_time(records)
+
+
+def _explain_saved_time(records: RunRecords) -> str:
+    """Return what rounds of removal saved, against epochs as long as the dense network's."""
+    seconds = {str(stage.get("name")): stage for stage in records.run.get("stages") or []}
+    rounds = [stage for name, stage in seconds.items() if name.startswith("channels_")]
+    dense = seconds.get("train") or {}
+    if not rounds or not dense.get("epochs") or not dense.get("seconds"):
+        return ""
+    taken = sum(stage["seconds"] for stage in rounds)
+    whole = sum(stage["epochs"] for stage in rounds) * dense["seconds"] / dense["epochs"]
+    return (
+        f" The epochs between removals took {as_duration(taken)}; with the dense network's time per epoch they "
+        f"would have taken {as_duration(whole)}."
     )

@@ -35,10 +35,11 @@ from tfprune.run.inputs import (
     regularized_layers,
     stage_optimizer,
 )
+from tfprune.run.shrinking import Shrinker
 from tfprune.training.stage import StageResult, fit_stage, set_determinism
 from tfprune.verification.proof import ExportedFile, prove_files, sample_images
 
-Progress = Callable[[str, list[dict[str, float]]], None]
+Progress = Callable[[str, int, list[dict[str, float]]], None]
 
 
 def run_recipe(
@@ -60,7 +61,7 @@ def run_recipe(
         trust: run code in the model file, such as Lambda layers.
         out: the folder in which the run folder `recipe.name` lies.
         say: called with one line of text at each step.
-        progress: called as `progress(stage, rows)` after each epoch.
+        progress: called as `progress(stage, epochs, rows)` after each of the stage's epochs.
 
     Raises:
         InputError: before anything is written, when recipe, data and model do not fit together.
@@ -88,12 +89,9 @@ def run_recipe(
         write_sparsity(folder, recipe, controller, stages)
     if recipe.regularization is not None:
         write_regularization(folder, recipe, dense)
-    if plans.removal is not None:
-        removal = plans.removal(variants.get("pruned", dense))
-        removal.plan.save(folder / "records" / "channels.json")
-        stages.append(run_stage("channels", recipe.channels, removal.model))
-        variants["shrunk"] = removal.model
-        save_model(removal.model, folder / "models" / "shrunk.keras")
+    if plans.remove is not None:
+        shrinker = Shrinker(recipe, inputs, dense, plans.remove, run_stage, folder)
+        stages += shrink(shrinker, variants)
     say("exporting")
     files = export_variants(recipe, variants, inputs, folder)
     say("verifying the exported files on the test split")
@@ -169,7 +167,7 @@ def train_stage(
         plateau_epochs=plateau,
         callbacks=[*callbacks, PenaltyLog()],
         tensorboard=True,
-        report=progress,
+        report=None if progress is None else lambda stage, rows: progress(stage, section.epochs, rows),
     )
 
 
@@ -186,6 +184,18 @@ def prune_stages(
     reestimate_batch_norm(controller.model, evaluation_batches(train, batch_size=recipe.data.batch_size))
     if recipe.fine_tuning is not None:
         stages.append(run_stage("fine_tune", recipe.fine_tuning, controller.model))
+    return stages
+
+
+def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
+    """Add the shrunk net and the controls beside it to `variants`; return their stages."""
+    model = variants.get("pruned", shrinker.dense)
+    variants["shrunk"], stages = shrinker.shrink(model)
+    for name, (net, stage) in shrinker.controls(model, variants["shrunk"]).items():
+        variants[name] = net
+        stages.append(stage)
+    for name in ("shrunk", *shrinker.recipe.controls):
+        save_model(variants[name], shrinker.folder / "models" / f"{name}.keras")
     return stages
 
 

@@ -24,7 +24,7 @@ from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
-from tfprune.recipe.sections import Pruning, Recipe, Regularization, Training
+from tfprune.recipe.sections import Channels, Pruning, Recipe, Regularization, Training
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures
@@ -126,11 +126,12 @@ class Plans:
     """What the later stages will do with the dense net; None where the recipe has no such stage.
 
     `regularize(model, first=...)` gives the model that is trained in its place; only a first stage has the ramp.
+    `remove(model, selection, criterion=...)` removes what the recipe says, or what is asked for instead.
     """
 
     regularize: Callable[..., Any] | None
     controller: Callable[[Any], MaskController] | None
-    removal: Callable[[Any], Removal] | None
+    remove: Callable[..., Removal] | None
 
 
 def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
@@ -147,7 +148,7 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         if section is not None:
             with located(name):
                 stage_optimizer(section, steps)
-    regularize = controller = removal = None
+    regularize = controller = remove = None
     if recipe.regularization is not None:
         regularize = partial(_regularize, recipe.regularization, steps)
         with located("regularization"):
@@ -157,10 +158,10 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         with located("pruning"):
             controller(model)
     if recipe.channels is not None:
-        removal = partial(_remove, recipe, inputs)
+        remove = partial(_remove, recipe, inputs)
         with located("channels"):
-            removal(model, check=False)
-    return Plans(regularize, controller, removal)
+            remove(model, check=False)
+    return Plans(regularize, controller, remove)
 
 
 def _regularize(section: Regularization, steps: int, model: Any, *, first: bool) -> Any:
@@ -201,9 +202,9 @@ def _mask(section: Pruning, steps: int, model: Any) -> MaskController:
     )
 
 
-def _remove(recipe: Recipe, inputs: Inputs, model: Any, *, check: bool = True) -> Removal:
-    section = recipe.channels
-    selection = Selection(
+def selection_of(section: Channels) -> Selection:
+    """Return the selection that a recipe asks for."""
+    return Selection(
         ratio=section.ratio,
         budget=section.budget or (),
         per_cost=section.per_cost,
@@ -213,14 +214,27 @@ def _remove(recipe: Recipe, inputs: Inputs, model: Any, *, check: bool = True) -
         include=section.include,
         exclude=section.exclude,
     )
+
+
+def _remove(
+    recipe: Recipe,
+    inputs: Inputs,
+    model: Any,
+    selection: Selection | None = None,
+    *,
+    criterion: str | None = None,
+    check: bool = True,
+) -> Removal:
+    section = recipe.channels
+    criterion = criterion or section.criterion
     batches = loss = None
-    if getattr(CRITERIA[section.criterion], "gathers", None):
+    if getattr(CRITERIA[criterion], "gathers", None):
         batches = evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size)
         loss = build_recipe_loss(recipe, inputs)
     return remove_channels(
         model,
-        selection,
-        criterion=section.criterion,
+        selection or selection_of(section),
+        criterion=criterion,
         batches=batches,
         loss=loss,
         measures=build_measures(

@@ -12,6 +12,7 @@ import numpy as np
 
 from tfprune.export import SCHEMES
 from tfprune.export.conversion import MINIMUM_CALIBRATION, export_tflite
+from tfprune.verification.arena import measure_arena
 from tfprune.verification.latency import measure_latency
 from tfprune.verification.runtimes import open_runtime
 
@@ -37,7 +38,7 @@ def build_measures(
 ) -> dict[str, Callable[[Any], float]]:
     """Return quantity -> what a Keras model has of it as a .tflite file of a scheme.
 
-    `file_bytes` is the file with its card; `latency_ms` the median over 30 runs on this machine.
+    `file_bytes` is the file with its card; `arena_bytes` what TFLite Micro needs; `latency_ms` the median over 30 runs on this machine.
 
     Args:
         scheme: a key of `tfprune.export.SCHEMES`.
@@ -50,6 +51,7 @@ def build_measures(
     settings = {"scheme": scheme, "head": head, "calibration": calibration, "input_size": input_size}
     return {
         "file_bytes": partial(_on_file, _file_bytes, settings),
+        "arena_bytes": partial(_on_file, measure_arena, settings),
         "latency_ms": partial(_on_file, partial(_latency_ms, threads), settings),
     }
 

@@ -1,0 +1,98 @@
+"""The channel stage: rounds, from scratch, the teacher, controls, and going on after a stop."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from tfprune.channels import Plan, measure_cost
+from tfprune.recipe import check_recipe
+from tfprune.run import train_stage
+from tfprune.run.inputs import build_dense, check_stages, load_inputs
+from tfprune.run.shrinking import Shrinker, total_epochs
+from tfprune.training.stage import set_determinism
+
+
+class StopError(Exception):
+    """A power cut."""
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """A recipe without its stages, its inputs and its net."""
+    content = {
+        "name": "tiny",
+        "data": {
+            "generate": {"set": "steel", "classes": 2, "counts": {"train": 16, "val": 8, "test": 8}},
+            "size": [32, 32],
+        },
+        "architecture": {"name": "plain_unet", "width": 8, "depth": 2},
+        "loss": [{"cross_entropy": {}}, {"dice": {}}],
+        "training": {"epochs": 2},
+    }
+    recipe = check_recipe(content)
+    return content, load_inputs(recipe, None, None, tmp_path_factory.mktemp("set"))
+
+
+def shrinker_for(prepared, folder, *, progress=None, controls=(), **channels):
+    content, inputs = prepared
+    content = {**content, "channels": {"multiple_of": 1, **channels}, "controls": list(controls)}
+    recipe = check_recipe(content)
+    set_determinism(0)
+    dense = build_dense(recipe, inputs, None)
+    remove = check_stages(recipe, inputs, dense).remove
+    run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
+    return Shrinker(recipe, inputs, dense, remove, run_stage, folder)
+
+
+def test_rounds_end_within_the_budget_and_go_on_after_a_stop(prepared, tmp_path):
+    settings = {"way": "iterative", "rounds": 2, "epochs": 4, "budget": "macs<=0.3x, activation_bytes<=0.8x"}
+    whole = shrinker_for(prepared, tmp_path / "whole", **settings)
+    model, stages = whole.shrink(whole.dense)
+    assert [(stage.name, stage.epochs) for stage in stages] == [("channels_1", 2), ("channels_2", 2)]
+    dense, first, last = (
+        measure_cost(whole.dense),
+        *(Plan.load(tmp_path / "whole" / "records" / f"channels_{number}.json") for number in (1, 2)),
+    )
+    assert 0.45 * dense.macs < first.macs_after == last.macs <= 0.56 * dense.macs
+    assert measure_cost(model).macs == last.macs_after <= 0.3 * dense.macs
+    assert measure_cost(model).peak_activation_bytes_int8 <= 0.8 * dense.peak_activation_bytes_int8
+
+    def stop(stage, epochs, rows):
+        if stage == "channels_2" and len(rows) == 1:
+            raise StopError
+
+    cut = shrinker_for(prepared, tmp_path / "cut", progress=stop, **settings)
+    with pytest.raises(StopError):
+        cut.shrink(cut.dense)
+    resumed = shrinker_for(prepared, tmp_path / "cut", **settings)
+    again, _ = resumed.shrink(resumed.dense)
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
+    names = ["random", "width_scaled", "one_shot"]
+    settings = {"way": "iterative", "rounds": 2, "epochs": 4, "ratio": 0.5, "distillation": None}
+    shrinker = shrinker_for(prepared, tmp_path, controls=names, **settings)
+    shrunk, stages = shrinker.shrink(shrinker.dense)
+    controls = shrinker.controls(shrinker.dense, shrunk)
+    macs = measure_cost(shrunk).macs
+    assert list(controls) == names
+    for name, (net, stage) in controls.items():
+        assert 0.8 * macs < measure_cost(net).macs <= (1.1 * macs if name == "one_shot" else macs)
+        assert stage.name == name and (tmp_path / "records" / f"control_{name}.json").is_file()
+    assert sum(stage.epochs for stage in stages) == controls["random"][1].epochs == controls["one_shot"][1].epochs == 4
+    assert controls["width_scaled"][1].epochs == total_epochs(shrinker.recipe) == 6
+
+
+def test_from_scratch_keeps_the_shape_and_no_weights(prepared, tmp_path):
+    shrinker = shrinker_for(prepared, tmp_path, way="from_scratch", epochs=1, ratio=0.5)
+    model, (stage,) = shrinker.shrink(shrinker.dense)
+    assert stage.epochs == 3
+    removal = shrinker.remove(shrinker.dense)
+    assert [w.shape for w in model.get_weights()] == [w.shape for w in removal.model.get_weights()]
+    kernels = model.get_layer("encoder0a_conv").kernel, removal.model.get_layer("encoder0a_conv").kernel
+    assert not np.allclose(*(kernel.numpy() for kernel in kernels))

@@ -1,0 +1,138 @@
+"""The channel stage of a run: channels go, accuracy comes back, and controls stand beside the result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tfprune.budget import Bound
+from tfprune.channels import Cost, Plan, Removal, measure_cost
+from tfprune.channels.budgeting import PROXIES
+from tfprune.channels.copying import drawn_anew
+from tfprune.data.pipeline import evaluation_batches
+from tfprune.pruning.norms import reestimate_batch_norm
+from tfprune.recipe.sections import ROUNDS, Channels, Recipe
+from tfprune.run.inputs import Inputs, selection_of
+from tfprune.run.measures import activation_value_bytes
+from tfprune.training.distillation import distill
+from tfprune.training.stage import StageResult
+
+Remove = Callable[..., Removal]
+"""`remove(model, selection=None, criterion=None)`: what the recipe removes, or what is asked for instead."""
+
+
+@dataclass(frozen=True)
+class Shrinker:
+    """Shrinks a trained net as a recipe says.
+
+    Attributes:
+        recipe: with a channels section.
+        inputs: the data.
+        dense: the trained net before masks and removal: the teacher.
+        remove: plans and removes channels.
+        run_stage: `run_stage(name, section, model)` trains in place.
+        folder: the run folder.
+    """
+
+    recipe: Recipe
+    inputs: Inputs
+    dense: Any
+    remove: Remove
+    run_stage: Callable[..., StageResult]
+    folder: Path
+
+    def shrink(self, model: Any) -> tuple[Any, list[StageResult]]:
+        """Return the smaller net and the stages that it took."""
+        section = self.recipe.channels
+        if section.way == "iterative":
+            return self._in_rounds(model)
+        removal = self.remove(model)
+        self._save(removal.plan, "channels")
+        if section.way == "from_scratch":
+            return self._from_scratch("channels", removal.model)
+        return removal.model, [self._recover("channels", section, removal.model)]
+
+    def controls(self, model: Any, shrunk: Any) -> dict[str, tuple[Any, StageResult]]:
+        """Return the controls of the recipe: name -> net and stage, at the MACs of the shrunk net."""
+        section = self.recipe.channels
+        budget = (Bound("macs", float(measure_cost(shrunk).macs)),)
+        equal = replace(selection_of(section), ratio=None, budget=budget, per_cost=None)
+        made = {}
+        for name in self.recipe.controls:
+            if name == "one_shot":
+                removal = self.remove(model)
+            elif name == "random":
+                removal = self.remove(model, equal, criterion="random")
+            else:
+                removal = self.remove(model, replace(equal, scope="layer"), criterion="magnitude")
+            self._save(removal.plan, f"control_{name}")
+            if name == "width_scaled":
+                net, (stage,) = self._from_scratch(name, removal.model)
+            else:
+                net, stage = removal.model, self._recover(name, section, removal.model)
+            made[name] = (net, stage)
+        return made
+
+    def _in_rounds(self, model: Any) -> tuple[Any, list[StageResult]]:
+        """Remove in rounds, by bounds that fall evenly by factors; the last round gets half of the epochs."""
+        section = self.recipe.channels
+        rounds = section.rounds or ROUNDS
+        target = self.remove(model)
+        before, after = measure_cost(model), measure_cost(target.model)
+        early = max(1, section.epochs // 2 // (rounds - 1))
+        stages = []
+        for number in range(1, rounds + 1):
+            is_last = number == rounds
+            budget = self._bounds(target.plan, before, after, number / rounds)
+            removal = self.remove(model, replace(selection_of(section), ratio=None, budget=budget))
+            self._save(removal.plan, f"channels_{number}")
+            model = removal.model
+            epochs = section.epochs - early * (rounds - 1) if is_last else early
+            stages.append(self._recover(f"channels_{number}", section.model_copy(update={"epochs": epochs}), model))
+        return model, stages
+
+    def _bounds(self, plan: Plan, before: Cost, after: Cost, share: float) -> tuple[Bound, ...]:
+        """Return the bounds of a round, `share` of the way (by factors) from the dense net to a plan.
+
+        Only the last round asks for what has to be measured; until then its proxy will do.
+        """
+        if share == 1 and plan.budget:
+            return tuple(Bound(met.quantity, met.limit) for met in plan.budget)
+        value_bytes = activation_value_bytes(self.recipe.channels.scheme)
+        bounds = []
+        for quantity in dict.fromkeys(PROXIES.get(met.quantity, met.quantity) for met in plan.budget) or ("macs",):
+            from_cost, to_cost = (
+                value_bytes * cost.peak_activation_bytes_int8
+                if quantity == "activation_bytes"
+                else getattr(cost, quantity)
+                for cost in (before, after)
+            )
+            bounds.append(Bound(quantity, from_cost ** (1 - share) * to_cost**share))
+        return tuple(bounds)
+
+    def _recover(self, name: str, section: Channels, model: Any) -> StageResult:
+        """Train a smaller net in place, from statistics that fit it."""
+        train = self.inputs.arrays["train"]
+        reestimate_batch_norm(model, evaluation_batches(train, batch_size=self.recipe.data.batch_size))
+        return self.run_stage(name, section, self._with_teacher(model))
+
+    def _from_scratch(self, name: str, model: Any) -> tuple[Any, list[StageResult]]:
+        net = drawn_anew(model, seed=self.recipe.seed)
+        section = self.recipe.training or self.recipe.channels
+        section = section.model_copy(update={"epochs": total_epochs(self.recipe)})
+        return net, [self.run_stage(name, section, net)]
+
+    def _with_teacher(self, model: Any) -> Any:
+        given = self.recipe.channels.distillation
+        return model if given is None else distill(model, self.dense, **given.model_dump())
+
+    def _save(self, plan: Plan, name: str) -> None:
+        plan.save(self.folder / "records" / f"{name}.json")
+
+
+def total_epochs(recipe: Recipe) -> int:
+    """Return the epochs of all stages of a recipe, up to and with channels."""
+    sections = (recipe.training, recipe.pruning, recipe.fine_tuning, recipe.channels)
+    return sum(section.epochs for section in sections if section is not None)
