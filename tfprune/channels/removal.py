@@ -17,7 +17,8 @@ from tfprune.channels.plan import Plan
 from tfprune.channels.planning import Selection, choose, read_plan, write_plan
 from tfprune.channels.rebuild import CannotRebuildError, rebuild
 from tfprune.channels.scores import Reduction, gather_taylor, score_groups, weigh_by_rank
-from tfprune.criteria import Criterion
+from tfprune.channels.sensitivity import measure_sensitivity, weigh_by_sensitivity
+from tfprune.criteria import CRITERIA, Criterion
 from tfprune.errors import InputError, TfpruneError
 
 _MAX_ROUNDS = 20
@@ -43,6 +44,7 @@ def plan_channels(
     reduction: Reduction = "mean",
     batches: Iterable[Any] | None = None,
     loss: Callable[[Any, Any], Any] | None = None,
+    sensitivity: bool = False,
     opaque: Iterable[str] = (),
     measures: Mapping[str, Measure] | None = None,
     value_bytes: int = 1,
@@ -55,7 +57,10 @@ def plan_channels(
         selection: how much goes, where, and in which multiples; a ratio, or ratios by layer, will do.
         criterion: a name of `tfprune.criteria.CRITERIA` or a criterion.
         reduction: how a group's score comes from its slices: `mean`, `max` or `l2`.
-        batches, loss: (images, truth) batches and the task loss, for criteria that need gradients.
+        batches, loss: (images, truth) batches and the task loss, for criteria that need gradients and
+            for `sensitivity`.
+        sensitivity: weigh scores by the rise of the loss when half of a family of coupled layers is
+            masked; the batches are walked through once per family (a list or a dataset, no generator).
         opaque: paths of calls that are not to be looked through.
         measures: for a budget in more than can be counted: quantity -> `measure(model)`, such as
             `{"file_bytes": size_of_export}`. A handful of models is measured.
@@ -70,10 +75,14 @@ def plan_channels(
     opaque = tuple(opaque)
     groups = ChannelGroups(label_channels(model, opaque=opaque))
     _check_any(groups)
-    gathered = None
-    if batches is not None and loss is not None:
-        gathered = gather_taylor(groups, batches, loss)
+    known = batches is not None and loss is not None
+    judge = CRITERIA.get(criterion) if isinstance(criterion, str) else criterion
+    gathered = gather_taylor(groups, batches, loss) if known and getattr(judge, "gathers", None) else None
     scores = score_groups(groups, criterion=criterion, reduction=reduction, gathered=gathered)
+    if sensitivity:
+        if not known:
+            raise InputError("sensitivity is measured on data: hand over batches and a loss")
+        scores = weigh_by_sensitivity(groups, scores, measure_sensitivity(groups, scores, batches, loss))
     if selection.scope == "global":
         scores = weigh_by_rank(groups, scores)
     if not selection.budget and selection.per_cost is None:

@@ -93,8 +93,8 @@ def shrink(
     as JSON beside it. Fine-tune it afterwards: the accuracy falls at first.
 
     How much goes is a ratio, a plan, or what a budget asks for: bounds on macs,
-    parameters, file_bytes, activation_bytes and latency_ms (on this machine),
-    in k, M, KiB, MiB, or x, a share of MODEL's.
+    parameters, file_bytes, activation_bytes, arena_bytes (of TFLite Micro) and
+    latency_ms (on this machine), in k, M, KiB, MiB, or x, a share of MODEL's.
     """
     from tfprune.architectures.files import load_model
     from tfprune.channels import Plan, Selection, apply_plan, plan_channels, remove_channels

@@ -225,6 +225,7 @@ class Channels(Training):
     )
     criterion: _one_of("criterion", CRITERIA) = "taylor"
     scope: _one_of("scope", SCOPES) = "global"
+    sensitivity: bool = Field(False, description="weigh scores by the measured loss of masking half of coupled layers")
     multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
     min_channels: Annotated[int, Field(ge=1)] = 1
     include: list[str] = Field(default=["*"], description="patterns of layer names (* and ?)")

@@ -228,13 +228,14 @@ def _remove(
     section = recipe.channels
     criterion = criterion or section.criterion
     batches = loss = None
-    if getattr(CRITERIA[criterion], "gathers", None):
+    if getattr(CRITERIA[criterion], "gathers", None) or section.sensitivity:
         batches = evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size)
         loss = build_recipe_loss(recipe, inputs)
     return remove_channels(
         model,
         selection or selection_of(section),
         criterion=criterion,
+        sensitivity=section.sensitivity and criterion == section.criterion,
         batches=batches,
         loss=loss,
         measures=build_measures(

@@ -38,7 +38,8 @@ def build_measures(
 ) -> dict[str, Callable[[Any], float]]:
     """Return quantity -> what a Keras model has of it as a .tflite file of a scheme.
 
-    `file_bytes` is the file with its card; `arena_bytes` what TFLite Micro needs; `latency_ms` the median over 30 runs on this machine.
+    `file_bytes` is the file with its card; `arena_bytes` what TFLite Micro needs for it; `latency_ms` the
+    median over 30 runs on this machine.
 
     Args:
         scheme: a key of `tfprune.export.SCHEMES`.

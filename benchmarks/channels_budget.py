@@ -1,0 +1,346 @@
+"""Accuracy kept when channels go to a budget: criteria and controls, judged on the exported files.
+
+Every cell starts from the dense net of its seed (plain U-Net, 25 epochs on corrosion_field at 96x96;
+benchmarks/mask_quality.py trains it) and goes through the channel stage of a recipe as `tfprune run` does:
+removal to a share of the MACs, then epochs that follow the dense net. `dense` trains as many epochs
+without removal, `random` draws the channels by lot, `width_scaled` is the net narrowed alike to as many
+MACs and trained from scratch for all epochs together. Judged: IoU of corrosion of the float32 and int8
+.tflite files on the test split. A stopped training goes on; finished cells are lines of
+docs/results/channels_budget.jsonl.
+
+Usage: python benchmarks/channels_budget.py --data DIR/corrosion_field [--width 8] [--seeds 0 1 2]
+       [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way one_shot] [--nets DIR]
+       python benchmarks/channels_budget.py --latency   (time against MACs at 128 and 256 pixels)
+       python benchmarks/channels_budget.py --report    (the page from the finished cells)
+       python benchmarks/channels_budget.py --quick     (drawn pictures, nothing is stored; under 45 s)
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from datetime import date
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tfprune.architectures import build_model
+from tfprune.architectures.files import load_model
+from tfprune.channels import Selection, measure_cost, remove_channels
+from tfprune.data.steel import generate_steel
+from tfprune.export.calibration import spread
+from tfprune.export.conversion import export_tflite
+from tfprune.keras import keras
+from tfprune.recipe import check_recipe
+from tfprune.recipe.sections import Recipe
+from tfprune.records import atomic_path
+from tfprune.run import train_stage
+from tfprune.run.folder import environment_record
+from tfprune.run.inputs import Inputs, check_stages, load_inputs
+from tfprune.run.shrinking import Shrinker
+from tfprune.training.stage import set_determinism
+from tfprune.verification.latency import measure_latency
+from tfprune.verification.quality import measure_quality
+from tfprune.verification.runtimes import open_runtime
+
+VARIANTS = ("dense", "magnitude", "taylor", "random", "width_scaled")
+SHARES = (0.5, 0.25, 0.1)
+DENSE_EPOCHS = 25
+RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
+CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
+LATENCY_SIZES = (128, 256)
+BOUNDS = {0.5: 0.005, 0.25: 0.015, 0.1: 0.04}
+"""Share of the MACs -> IoU that may be lost against dense."""
+
+
+def recipe_of(cell: dict[str, Any], size: int) -> Recipe:
+    """Return the recipe whose stages a cell runs."""
+    content: dict[str, Any] = {
+        "name": cell["variant"],
+        "seed": cell["seed"],
+        "data": {"size": [size, size], "augment": ["HorizontalFlip", "VerticalFlip"], "val_share": 0.12},
+        "architecture": {"name": "plain_unet", "width": cell["width"]},
+        "loss": [{"cross_entropy": {}}, {"dice": {}}],
+        "training": {"epochs": DENSE_EPOCHS},
+        "channels": {
+            "epochs": cell["epochs"],
+            "learning_rate": cell["rate"],
+            "budget": f"macs<={cell['share'] or 1:g}x",
+            "multiple_of": 1,
+            "way": cell["way"],
+            "criterion": "magnitude" if cell["variant"] == "magnitude" else "taylor",
+        },
+        "controls": [cell["variant"]] if cell["variant"] in ("random", "width_scaled") else [],
+    }
+    if not cell["distilled"]:
+        content["channels"]["distillation"] = None
+    return check_recipe(content)
+
+
+def train_cell(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, net: Any, folder: Path) -> Any:
+    """Return the net of a cell, trained."""
+    run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=None)
+    if cell["variant"] == "dense":
+        run_stage("channels", recipe.channels, net)
+        return net
+    shrinker = Shrinker(recipe, inputs, net, check_stages(recipe, inputs, net).remove, run_stage, folder)
+    if recipe.controls:
+        target = shrinker.remove(net).model
+        return shrinker.controls(net, target)[cell["variant"]][0]
+    return shrinker.shrink(net)[0]
+
+
+def judge(model: Any, inputs: Inputs) -> dict[str, float]:
+    """Return the IoU of class 1 of the float32 and int8 files on the test split, and the bytes of int8."""
+    test, found = inputs.arrays["test"], {}
+    names = inputs.dataset.classes.names
+    with tempfile.TemporaryDirectory() as folder:
+        for scheme in ("float32", "int8"):
+            path = export_tflite(
+                model,
+                Path(folder, f"{scheme}.tflite"),
+                scheme=scheme,
+                class_names=names,
+                calibration=spread(inputs.arrays["train"].images, 100),
+            )
+            quality = measure_quality(open_runtime(path).classes_of, test.images, test.masks, classes=len(names))
+            confusion = quality.confusions.sum(0)
+            union = confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]
+            found[f"iou_{scheme}"] = round(float(confusion[1, 1] / max(1, union)), 5)
+            found[f"bytes_{scheme}"] = path.stat().st_size
+    return found
+
+
+def run_cell(cell: dict[str, Any], inputs: Inputs, size: int, nets: Path, work: Path) -> dict[str, Any]:
+    """Train and judge one cell; return its line."""
+    set_determinism(cell["seed"])
+    recipe = recipe_of(cell, size)
+    net = load_model(nets / f"dense_width{cell['width']}_seed{cell['seed']}.keras")
+    whole = measure_cost(net).macs
+    begin = time.perf_counter()
+    model = train_cell(cell, recipe, inputs, net, work / "_".join(str(cell[name]) for name in CELL))
+    cost = measure_cost(model)
+    return {
+        **cell,
+        **judge(model, inputs),
+        "macs_share": round(cost.macs / whole, 4),
+        "parameters": cost.parameters,
+        "peak_activation_bytes_int8": cost.peak_activation_bytes_int8,
+        "seconds": round(time.perf_counter() - begin, 1),
+    }
+
+
+def latency_rows(sizes: Sequence[int], shares: Sequence[float], *, runs: int) -> list[dict[str, Any]]:
+    """Return how time follows MACs: float32, XNNPACK, one thread, channels in multiples of 8, width 16."""
+    rows = []
+    for size in sizes:
+        dense = build_model("plain_unet", input_size=(size, size), outputs=2, width=16, seed=0)
+        nets = {1.0: dense}
+        for share in shares:
+            selection = Selection(budget=f"macs<={share}x", multiple_of=8)
+            nets[share] = remove_channels(dense, selection, check=False).model
+        with tempfile.TemporaryDirectory() as folder:
+            opened = {}
+            for share, net in nets.items():
+                path = export_tflite(net, Path(folder, f"{share}.tflite"), class_names=["a", "b"])
+                opened[share] = open_runtime(path, threads=1)
+            picture = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
+            times = measure_latency({s: partial(model.time, picture) for s, model in opened.items()}, runs=runs)
+        macs = {share: measure_cost(net).macs for share, net in nets.items()}
+        for share in shares:
+            fewer = macs[1.0] / macs[share]
+            rows.append(
+                {
+                    "size": size,
+                    "share": share,
+                    "times_fewer_macs": round(fewer, 3),
+                    "times_as_fast": round(times[share].ratio_to_first, 3),
+                    "low": round(times[share].ratio_low, 3),
+                    "high": round(times[share].ratio_high, 3),
+                    "efficiency": round(times[share].ratio_to_first / fewer, 3),
+                    "dense_ms": round(times[1.0].median_ms, 3),
+                    "runtime": opened[share].description,
+                }
+            )
+    return rows
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Return the finished cells."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+def cells_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return the cells asked for: all of the first seed first; a dense one has no share."""
+    return [
+        {
+            "set": arguments.data.name,
+            "width": arguments.width,
+            "seed": seed,
+            "variant": variant,
+            "share": share,
+            "way": arguments.way,
+            "epochs": arguments.epochs,
+            "rate": arguments.rate,
+            "distilled": not arguments.undistilled and variant not in ("dense", "width_scaled"),
+        }
+        for seed in arguments.seeds
+        for variant in arguments.variants
+        for share in ([None] if variant == "dense" else arguments.shares)
+    ]
+
+
+def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per kind of cell, the mean over seeds with the ends, and the loss against dense of that seed."""
+    kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        kinds.setdefault(tuple(row[name] for name in CELL if name != "seed"), []).append(row)
+    dense = {(row["set"], row["width"], row["seed"]): row for row in rows if row["variant"] == "dense"}
+    summary = []
+    for members in kinds.values():
+        row = {name: members[0][name] for name in CELL if name != "seed"}
+        row["seeds"] = len(members)
+        row["macs_share"] = round(statistics.mean(member["macs_share"] for member in members), 3)
+        for scheme in ("float32", "int8"):
+            values = [member[f"iou_{scheme}"] for member in members]
+            row |= {f"{scheme}_mean": round(statistics.mean(values), 4)}
+            row |= {f"{scheme}_low": min(values), f"{scheme}_high": max(values)}
+        losses = [
+            dense[key]["iou_float32"] - member["iou_float32"]
+            for member in members
+            if (key := (member["set"], member["width"], member["seed"])) in dense
+        ]
+        row["loss"] = round(statistics.mean(losses), 4) if losses else None
+        summary.append(row)
+    return sorted(summary, key=lambda row: (row["set"], row["width"], -(row["share"] or 1), row["variant"]))
+
+
+def write_report(path: Path) -> list[dict[str, Any]]:
+    """Write the page for people and the figures for machines beside the finished cells; return the summary."""
+    rows = read_lines(path)
+    cells, machine = summarize([row for row in rows if "variant" in row]), environment_record()
+    latency = [row for row in rows if "size" in row]
+    lines = [
+        "# Channels to a budget: what is kept",
+        "",
+        "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 --seeds 0`),",
+        "`--latency`. It goes on where it stopped: every finished training is a line of",
+        f"[{path.name}]({path.name}), and `--report` writes this page from them.",
+        f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
+        "",
+        "corrosion_field at 96x96 pixels, plain U-Net, IoU of corrosion of the .tflite files on the 196 test pictures.",
+        f"Every cell starts from the dense net of its seed ({DENSE_EPOCHS} epochs) and trains the epochs that its row",
+        "names (Adam, cosine, the best on validation); `dense` trains them without removal, `width_scaled` trains both",
+        "together from scratch. Mean over the seeds, lowest and highest in brackets; `loss` is against `dense` of the",
+        "same seed, in float32.",
+        "",
+        "| width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | loss |",
+        "|---" * 11 + "|",
+        *(_line(row) for row in cells),
+        "",
+    ]
+    if latency:
+        lines += [
+            "## Time against MACs",
+            "",
+            f"Plain U-Net, width 16, channels in multiples of 8, {latency[0]['runtime']}; dense and pruned take turns.",
+            "Efficiency = times as fast / times fewer MACs.",
+            "",
+            "| pixels | dense, ms | times fewer MACs | times as fast | efficiency |",
+            "|---|---|---|---|---|",
+            *(
+                f"| {row['size']} | {row['dense_ms']} | {row['times_fewer_macs']} | "
+                f"{row['times_as_fast']} ({row['low']}-{row['high']}) | {row['efficiency']} |"
+                for row in latency
+            ),
+            "",
+        ]
+    path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
+    found = {"machine": machine, "cells": cells, "latency": latency}
+    path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return cells
+
+
+def _line(row: dict[str, Any]) -> str:
+    def spread_of(scheme: str) -> str:
+        ends = f" ({row[f'{scheme}_low']:.3f}-{row[f'{scheme}_high']:.3f})" if row["seeds"] > 1 else ""
+        return f"{row[f'{scheme}_mean']:.3f}{ends}"
+
+    loss = "" if row["loss"] is None else f"{row['loss']:+.3f}"
+    follows = "yes" if row["distilled"] else "no"
+    way = row["way"] if row["variant"] in ("magnitude", "taylor") else ""
+    return (
+        f"| {row['width']} | {row['macs_share']:.3f} | {row['variant']} | {way} | {row['epochs']} | {row['rate']:g} | "
+        f"{follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {loss} |"
+    )
+
+
+def quick(arguments: argparse.Namespace, folder: Path) -> int:
+    """Set up drawn pictures and a net that is hardly trained; return the picture size."""
+    arguments.data, arguments.nets, arguments.results = folder / "steel", folder, folder / "quick.jsonl"
+    arguments.work, arguments.epochs, arguments.seeds = folder / "work", 2, [0]
+    arguments.variants, arguments.shares = ["taylor", "width_scaled"], [0.25]
+    generate_steel(arguments.data, classes=2, counts={"train": 48, "val": 8, "test": 16}, size=(32, 32), seed=0)
+    net = build_model("plain_unet", input_size=(32, 32), outputs=2, width=arguments.width, seed=0)
+    with atomic_path(folder / f"dense_width{arguments.width}_seed0.keras") as temporary:
+        net.save(temporary)
+    return 32
+
+
+def main() -> None:
+    """Run what is missing, print a table, and the figures as one JSON line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("--quick", "--report", "--latency", "--undistilled"):
+        parser.add_argument(name, action="store_true")
+    parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
+    parser.add_argument("--width", type=int, default=8)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
+    parser.add_argument("--epochs", type=int, default=36)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--way", choices=("one_shot", "iterative", "from_scratch"), default="one_shot")
+    parser.add_argument("--nets", type=Path, default=Path("runs/mask_quality"), help="where the dense nets lie")
+    parser.add_argument("--work", type=Path, default=Path("runs/channels_budget"), help="where trainings are kept")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    if not (arguments.quick or arguments.report or arguments.latency) and arguments.data is None:
+        parser.error("--data DIR/corrosion_field is needed (or --quick, --latency, --report)")
+    with tempfile.TemporaryDirectory() as temporary:
+        size = quick(arguments, Path(temporary)) if arguments.quick else 96
+        if arguments.latency or arguments.quick:
+            settings = {"runs": 20} if arguments.quick else {"runs": 200}
+            sizes, shares = ((64,), (0.25,)) if arguments.quick else (LATENCY_SIZES, SHARES)
+            add_lines(arguments.results, latency_rows(sizes, shares, **settings))
+        if not arguments.latency and not arguments.report:
+            first = cells_of(arguments)[0]
+            inputs = load_inputs(recipe_of(first, size), arguments.data, None, arguments.work)
+            done = {tuple(row.get(name) for name in CELL) for row in read_lines(arguments.results)}
+            for cell in cells_of(arguments):
+                if tuple(cell[name] for name in CELL) not in done:
+                    add_lines(arguments.results, [run_cell(cell, inputs, size, arguments.nets, arguments.work)])
+                    keras.backend.clear_session()
+        rows = write_report(arguments.results)
+        latency = [row for row in read_lines(arguments.results) if "size" in row]
+    for row in rows:
+        print(_line(row))
+    print(json.dumps({"cells": rows, "latency": latency}))
+
+
+def add_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Append finished cells, and print them."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row) + "\n")
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
