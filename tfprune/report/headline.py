@@ -51,7 +51,9 @@ def describe_run(records: RunRecords) -> Headline:
         return Headline("No exported file of this run has been verified yet, so there is nothing to compare.", (), ())
     schemes = [row for row in records.rows if row.variant == reference.variant and row != reference]
     points = [_describe_scheme(row, reference) for row in schemes]
-    for variant in dict.fromkeys(row.variant for row in records.rows if row.variant != reference.variant):
+    for variant in dict.fromkeys(
+        row.variant for row in records.rows if row.variant not in (reference.variant, *CONTROLS)
+    ):
         points.append(_describe_variant(variant, reference.variant, records))
     points += _describe_controls(records.rows)
     agreement = _describe_agreement(records.rows)
@@ -168,25 +170,27 @@ def _describe_variant(variant: str, origin: str, records: RunRecords) -> Point:
 
 
 def _describe_controls(rows: Sequence[Row]) -> list[Point]:
-    """Return how the shrunk net stands against its controls, number format by number format."""
+    """Return how the shrunk net stands against its controls, number format by number format, and what those are."""
+    controls = list(dict.fromkeys(row.variant for row in rows if row.variant in CONTROLS))
     sentences = []
-    for row in (row for row in rows if row.variant == "shrunk"):
-        others = [other for other in rows if other.variant in CONTROLS and other.scheme == row.scheme]
+    for row in (row for row in rows if row.variant == "shrunk" and controls):
+        others = [other for other in rows if other.variant in controls and other.scheme == row.scheme]
         beside = [
-            f"{as_stage(other.variant)} {as_score(main_score(other))} ({_score_change(row, other)})" for other in others
+            f"{as_stage(other.variant)} {as_score(main_score(other))} (so {_score_change(row, other)})"
+            for other in others
         ]
-        if beside:
-            said = f"{score_label(row)} {as_score(main_score(row))} in {row.scheme}"
-            sentences.append(f"{said}; beside it {join_words(beside)}.")
-    return [Point("shrunk, against its controls", "", " ".join(sentences))] if sentences else []
+        said = f"{score_label(row)} {as_score(main_score(row))} in {row.scheme}"
+        sentences.append(f"{said}, against {join_words(beside)}.")
+    if not sentences:
+        return []
+    sentences += [f"{as_stage(name).capitalize()}: {CONTROLS[name]}." for name in controls]
+    return [Point("shrunk, against its controls", "", " ".join(sentences))]
 
 
 def _variant_title(variant: str, records: RunRecords) -> str:
     reached = records.sparsity.get("wrapped_sparsity")
     if variant == "pruned" and reached is not None:
         return f"pruned: {as_percent(reached)} of the masked weights are zero"
-    if variant in CONTROLS:
-        return f"control, {as_stage(variant)}: {CONTROLS[variant]}"
     return variant
 
 
