@@ -76,9 +76,12 @@ def test_predict_writes_masks_of_the_pictures_own_size(model_file, tmp_path):
 
 def test_export_writes_the_file_the_run_wrote(finished, tmp_path):
     out = tmp_path / "again.tflite"
-    options = ("--data", finished / "data", "--out", out)
+    options = ("--data", finished / "data", "--out", out, "--c-array")
     result = tfprune("export", finished / "models" / "pruned.keras", *options)
     assert result.returncode == 0, result.stderr
+    assert {path.name for path in (tmp_path / "again").iterdir()} == {
+        *("model_data.cc", "model_data.h", "model_operators.h", "README.md")
+    }
     assert out.read_bytes() == (finished / "models" / "pruned_int8.tflite").read_bytes()
 
 

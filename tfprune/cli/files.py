@@ -36,6 +36,7 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
 @click.option("--scale", callback=_numbers, metavar="NUMBERS", help="Model takes pixels * scale + offset.")
 @click.option("--offset", callback=_numbers, metavar="NUMBERS", help="One number, or one per channel.")
 @click.option("--out", type=_FILE, help="The .tflite to write; default: beside MODEL.")
+@click.option("--c-array", is_flag=True, help="Also write sources for TFLite Micro, in a folder beside the file.")
 @TRUST
 def export(
     model: Path,
@@ -49,6 +50,7 @@ def export(
     scale: Any,
     offset: Any,
     out: Path | None,
+    c_array: bool,
     trust: bool,
 ) -> None:
     """Convert a Keras MODEL to a .tflite for raw pixels.
@@ -87,6 +89,31 @@ def export(
         input_size=size,
     )
     click.echo(f"{written}  {written.stat().st_size / 1024:.1f} KiB")
+    if c_array:
+        _write_sources(written)
+
+
+def _write_sources(file: Path) -> None:
+    from tfprune.errors import InputError
+    from tfprune.export.card import read_card
+    from tfprune.export.firmware import write_firmware
+    from tfprune.verification.arena import measure_arena
+    from tfprune.verification.engines import MissingRuntimeError
+    from tfprune.verification.graph import read_operators
+
+    operators = read_operators(file)
+    if operators is None:
+        raise InputError("the list of operators needs the format's schema; pip install ai-edge-litert")
+    try:
+        arena_bytes = measure_arena(file)
+    except MissingRuntimeError as error:
+        arena_bytes = None
+        click.echo(f"the arena is not measured: {error}", err=True)
+    folder = file.with_suffix("")
+    names = sorted({operator.name for operator in operators})
+    write_firmware(file, folder, card=read_card(file), operators=names, arena_bytes=arena_bytes)
+    size = f"arena {arena_bytes / 1024:.1f} KiB, " if arena_bytes else ""
+    click.echo(f"{folder}/model_data.cc, model_data.h, model_operators.h, README.md  {size}{len(names)} operators")
 
 
 @click.command()

@@ -16,6 +16,7 @@ from tfprune.errors import InputError, look_up
 from tfprune.export import CLASS_MAPS, SCHEMES, Scheme
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
+from tfprune.export.metadata import add_metadata
 from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
 from tfprune.keras import keras, tf
 from tfprune.records import IGNORE_ID, atomic_path
@@ -80,7 +81,7 @@ def export_tflite(
         "channels": shape[3],
     }
     with atomic_path(path) as temporary:
-        temporary.write_bytes(flatbuffer)
+        temporary.write_bytes(add_metadata(flatbuffer, card))
         write_card(temporary, card)
     return Path(path)
 
