@@ -120,6 +120,7 @@ def _write_sources(file: Path) -> None:
 @click.argument("model", type=MODEL)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="predictions", show_default=True, type=_DIR)
+@click.option("--overlap", type=int, metavar="PIXELS", help="Cut pictures into tiles that overlap, do not scale them.")
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
@@ -130,6 +131,7 @@ def predict(
     model: Path,
     images: tuple[Path, ...],
     out: Path,
+    overlap: int | None,
     runtime: str,
     runtime_python: str | None,
     threads: int,
@@ -139,8 +141,9 @@ def predict(
 ) -> None:
     """Write a .tflite MODEL's masks and overlays of IMAGES.
 
-    IMAGES are files or folders. Masks are index PNGs (pixel = class id) of the
-    picture's own size; overlays show them on the picture. MODEL may be a Keras model.
+    IMAGES are pictures, videos (with OpenCV; frame by frame) or folders of
+    them. Masks are index PNGs (pixel = class id) of the picture's own size;
+    overlays show them on the picture. MODEL may be a Keras model.
     """
     from tfprune.report.predictions import find_images, write_predictions
     from tfprune.verification.runtimes import open_runtime
@@ -149,6 +152,8 @@ def predict(
     with tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
         opened = open_runtime(file, runtime=runtime, threads=threads, python=runtime_python)
         pictures = find_images(images)
-        for path, shares in write_predictions(opened, pictures, out):
-            click.echo(f"{path}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
-    click.echo(f"{len(pictures)} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+        count = 0
+        for picture, shares in write_predictions(opened, pictures, out, overlap=overlap):
+            click.echo(f"{picture}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
+            count += 1
+    click.echo(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")

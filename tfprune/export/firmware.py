@@ -119,8 +119,8 @@ def _readme(name: str, content: bytes, card: dict[str, Any], operators: Sequence
     if arena_bytes:
         memory = (
             f"{arena_bytes:,} bytes ({arena_bytes / 1024:.0f} KiB), measured with TFLite Micro's reference kernels on "
-            "a 64-bit machine. Optimised kernels (CMSIS-NN) may ask for scratch memory of their own: add some, and look "
-            "at `interpreter.arena_used_bytes()`."
+            "a 64-bit machine. Optimised kernels (CMSIS-NN) may ask for scratch memory of their own: add some, and "
+            "look at `interpreter.arena_used_bytes()`."
         )
     else:
         memory = "not measured: `pip install --pre tflite-micro`, then export again."

@@ -10,13 +10,11 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 
-import tfprune.keras
 from tfprune import __version__
 from tfprune.export import CLASS_MAPS, HEADS
 from tfprune.export.card import LABELS_NAME
-
-from tensorflow.lite.python import schema_py_generated as schema
 
 _BUFFER_NAME = b"TFLITE_METADATA"
 _IDENTIFIER = b"M001"

@@ -12,9 +12,11 @@ from tfprune.data.images import read_image
 from tfprune.errors import InputError
 from tfprune.records import atomic_path
 from tfprune.report.overlays import class_colours, overlay_classes
+from tfprune.report.tiles import classes_in_tiles
 from tfprune.verification.runtimes import TFLiteModel
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
@@ -26,24 +28,54 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+            taken = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in taken)
             if not inside:
-                raise InputError(f"{place} holds no picture ({', '.join(IMAGE_SUFFIXES)})")
+                raise InputError(f"{place} holds no picture or video ({', '.join(taken)})")
             found += inside
         elif place.is_file():
             found.append(place)
         else:
-            raise InputError(f"{place} does not exist; give picture files or folders of them")
+            raise InputError(f"{place} does not exist; give picture files, videos, or folders of them")
     return found
 
 
-def write_predictions(
-    model: TFLiteModel, images: Sequence[Path], out: str | Path
-) -> Iterator[tuple[Path, dict[str, float]]]:
-    """Write the mask and the overlay of each picture, and yield its path with the share of each class, 0-1.
+def read_frames(path: Path, channels: int) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield (name, uint8 (H, W, channels)): a picture under its stem, a video's frames under STEM_000000 and on.
 
-    `out/masks/STEM.png` is an index PNG (pixel = class id, with a palette) of the picture's own size,
-    `out/overlays/STEM.png` the picture with its classes tinted.
+    Raises:
+        InputError: the file cannot be read, or it is a video and OpenCV is not installed.
+    """
+    if path.suffix.lower() not in VIDEO_SUFFIXES:
+        yield path.stem, read_image(path, channels)
+        return
+    try:
+        import cv2
+    except ImportError:
+        raise InputError(f"{path}: videos need OpenCV; pip install opencv-python-headless") from None
+    video, count = cv2.VideoCapture(str(path)), 0
+    try:
+        while (read := video.read())[0]:
+            colours = cv2.COLOR_BGR2RGB if channels == 3 else cv2.COLOR_BGR2GRAY
+            frame = cv2.cvtColor(read[1], colours)
+            yield f"{path.stem}_{count:06d}", frame.reshape(*frame.shape[:2], channels)
+            count += 1
+    finally:
+        video.release()
+    if not count:
+        raise InputError(f"{path}: OpenCV finds no frame in this video; convert it, for instance to .avi with MJPG")
+
+
+def write_predictions(
+    model: TFLiteModel, images: Sequence[Path], out: str | Path, *, overlap: int | None = None
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Write the mask and the overlay of each picture and frame, and yield its name with the share of each class, 0-1.
+
+    `out/masks/NAME.png` is an index PNG (pixel = class id, with a palette) of the picture's own size,
+    `out/overlays/NAME.png` the picture with its classes tinted.
+
+    Args:
+        overlap: pixels by which tiles of the file's size overlap; None scales whole pictures to it.
 
     Raises:
         InputError: when two pictures share a stem, or one cannot be read.
@@ -55,12 +87,15 @@ def write_predictions(
     names = model.card["classes"] if model.card else [f"class {index}" for index in range(max(model.outputs or 2, 2))]
     colours = class_colours(len(names))
     for path in images:
-        image = read_image(path, model.channels)
-        classes = predict_classes(model, image)
-        _save_mask(out / "masks" / f"{path.stem}.png", classes, colours)
-        with atomic_path(out / "overlays" / f"{path.stem}.png") as temporary:
-            Image.fromarray(overlay_classes(image, classes, colours)).save(temporary)
-        yield path, {name: float(np.mean(classes == index)) for index, name in enumerate(names)}
+        for name, image in read_frames(path, model.channels):
+            if overlap is None:
+                classes = predict_classes(model, image)
+            else:
+                classes = classes_in_tiles(model.classes_of, image, size=model.input_size, overlap=overlap)
+            _save_mask(out / "masks" / f"{name}.png", classes, colours)
+            with atomic_path(out / "overlays" / f"{name}.png") as temporary:
+                Image.fromarray(overlay_classes(image, classes, colours)).save(temporary)
+            yield name, {label: float(np.mean(classes == index)) for index, label in enumerate(names)}
 
 
 def predict_classes(model: TFLiteModel, image: np.ndarray) -> np.ndarray:
