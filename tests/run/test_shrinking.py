@@ -96,3 +96,13 @@ def test_from_scratch_keeps_the_shape_and_no_weights(prepared, tmp_path):
     assert [w.shape for w in model.get_weights()] == [w.shape for w in removal.model.get_weights()]
     kernels = model.get_layer("encoder0a_conv").kernel, removal.model.get_layer("encoder0a_conv").kernel
     assert not np.allclose(*(kernel.numpy() for kernel in kernels))
+
+
+def test_masks_close_to_the_shape_of_the_plan_and_removing_them_changes_nothing(prepared, tmp_path):
+    shrinker = shrinker_for(prepared, tmp_path, way="gradual", epochs=4, budget="macs<=0.4x", criterion="magnitude")
+    target = shrinker.remove(shrinker.dense).plan
+    model, stages = shrinker.shrink(shrinker.dense)
+    assert [(stage.name, stage.epochs) for stage in stages] == [("channels_masked", 2), ("channels", 2)]
+    followed = Plan.load(tmp_path / "records" / "channels.json")
+    assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
+    assert measure_cost(model).macs == target.macs_after <= 0.4 * target.macs

@@ -17,6 +17,7 @@ from typing import Any
 WAYS = {
     "one_shot": "all at once, then the epochs",
     "iterative": "in rounds with epochs between them, ranked anew each time; every round trains a smaller net",
+    "gradual": "masks close on a schedule over half of the epochs, the masked channels go, then the other half",
     "from_scratch": "the smaller net drawn anew, trained for the epochs of all stages before and these",
 }
 """How channels go and accuracy comes back."""

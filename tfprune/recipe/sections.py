@@ -235,6 +235,8 @@ class Channels(Training):
     def _says_how_much(self) -> Self:
         if self.rounds is not None and self.way != "iterative":
             raise ValueError(f"rounds belong to the way iterative, and this is {self.way}")
+        if self.way == "gradual" and self.epochs < 2:
+            raise ValueError("the way gradual needs at least 2 epochs: half of them with masks, half without")
         if self.way == "iterative" and self.epochs < 2 * (self.rounds or ROUNDS):
             raise ValueError(
                 f"{self.rounds or ROUNDS} rounds need at least two epochs each, and there are {self.epochs} epochs; "

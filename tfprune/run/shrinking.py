@@ -8,16 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from tfprune.budget import Bound
-from tfprune.channels import Cost, Plan, Removal, measure_cost
+from tfprune.channels import ChannelGroups, Cost, Plan, Removal, apply_plan, label_channels, measure_cost
 from tfprune.channels.budgeting import PROXIES
 from tfprune.channels.copying import drawn_anew
-from tfprune.data.pipeline import evaluation_batches
+from tfprune.channels.planning import read_plan, write_plan
+from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
+from tfprune.pruning.channels import groups_to_mask, zeroed_groups
+from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
+from tfprune.pruning.schedules import build_schedule
 from tfprune.recipe.sections import ROUNDS, Channels, Recipe
 from tfprune.run.inputs import Inputs, selection_of
 from tfprune.run.measures import activation_value_bytes
 from tfprune.training.distillation import distill
 from tfprune.training.stage import StageResult
+
+_PRUNES = 16
+"""Mask updates of the way gradual."""
 
 Remove = Callable[..., Removal]
 """`remove(model, selection=None, criterion=None)`: what the recipe removes, or what is asked for instead."""
@@ -48,6 +55,8 @@ class Shrinker:
         section = self.recipe.channels
         if section.way == "iterative":
             return self._in_rounds(model)
+        if section.way == "gradual":
+            return self._gradually(model)
         removal = self.remove(model)
         self._save(removal.plan, "channels")
         if section.way == "from_scratch":
@@ -92,6 +101,38 @@ class Shrinker:
             epochs = section.epochs - early * (rounds - 1) if is_last else early
             stages.append(self._recover(f"channels_{number}", section.model_copy(update={"epochs": epochs}), model))
         return model, stages
+
+    def _gradually(self, model: Any) -> tuple[Any, list[StageResult]]:
+        """Close masks to the shape of the recipe's plan, remove what they hold at zero, then recover."""
+        section, batch_size = self.recipe.channels, self.recipe.data.batch_size
+        target = self.remove(model).plan
+        groups = ChannelGroups(label_channels(model, opaque=target.opaque))
+        masks, selection, shares = groups_to_mask(groups, read_plan(groups, target))
+        if not masks:
+            self._save(target, "channels")
+            return model, [self._recover("channels", section, model)]
+        ramp = section.model_copy(update={"epochs": section.epochs // 2})
+        steps = ramp.epochs * steps_per_epoch(len(self.inputs.arrays["train"]), batch_size)
+        schedule = build_schedule(
+            "polynomial", max(shares.values()), begin_step=0, end_step=steps, prunes=min(_PRUNES, steps)
+        )
+        controller = MaskController(
+            model,
+            schedule,
+            criterion=section.criterion,
+            selection=selection,
+            granularity=masks,
+            scope="layer",
+            layer_sparsity=shares,
+        )
+        stages = [self.run_stage("channels_masked", ramp, controller.model, best_from_epoch=ramp.epochs - 1)]
+        masked = controller.strip()
+        groups = ChannelGroups(label_channels(masked, opaque=target.opaque))
+        plan = write_plan(groups, zeroed_groups(groups), opaque=target.opaque, budget=target.budget)
+        self._save(plan, "channels")
+        smaller = apply_plan(masked, plan).model
+        rest = section.model_copy(update={"epochs": section.epochs - ramp.epochs})
+        return smaller, [*stages, self._recover("channels", rest, smaller)]
 
     def _bounds(self, plan: Plan, before: Cost, after: Cost, share: float) -> tuple[Bound, ...]:
         """Return the bounds of a round, `share` of the way (by factors) from the dense net to a plan.
