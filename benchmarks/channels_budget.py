@@ -32,7 +32,7 @@ import numpy as np
 
 from tfprune.architectures import build_model
 from tfprune.architectures.files import load_model
-from tfprune.channels import Selection, measure_cost, remove_channels
+from tfprune.channels import WAYS, Selection, measure_cost, remove_channels
 from tfprune.data.steel import generate_steel
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
@@ -55,8 +55,6 @@ DENSE_EPOCHS = 25
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
 CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
 LATENCY_SIZES = (128, 256)
-BOUNDS = {0.5: 0.005, 0.25: 0.015, 0.1: 0.04}
-"""Share of the MACs -> IoU that may be lost against dense."""
 
 
 def recipe_of(cell: dict[str, Any], size: int) -> Recipe:
@@ -305,7 +303,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--rate", type=float, default=2e-3)
-    parser.add_argument("--way", choices=("one_shot", "iterative", "from_scratch"), default="one_shot")
+    parser.add_argument("--way", choices=tuple(WAYS), default="one_shot")
     parser.add_argument("--nets", type=Path, default=Path("runs/mask_quality"), help="where the dense nets lie")
     parser.add_argument("--work", type=Path, default=Path("runs/channels_budget"), help="where trainings are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
