@@ -6,7 +6,7 @@ import json
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
 from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
+from tfprune.export.rounding import rounded_kernels
 from tfprune.keras import keras, tf
 from tfprune.records import IGNORE_ID, atomic_path
 from tfprune.silence import quiet_stderr
@@ -68,7 +69,8 @@ def export_tflite(
         calibration = _checked_calibration(calibration, shape, scheme)
     with _quiet():
         model = _in_float32(model)
-        function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
+        with rounded_kernels(model) if chosen.calibrated else nullcontext():
+            function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
         _check_class_names(class_names, outputs, head)
         flatbuffer = _convert(function, model, chosen, calibration, sparse=sparse)
     card = {

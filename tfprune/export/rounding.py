@@ -1,0 +1,80 @@
+"""Kernels on the grid of int8, rounded such that the errors of a filter cancel instead of adding up.
+
+Nearest rounding leaves each filter with a sum of errors that its input multiplies: where that is far from
+zero and changes slowly, as the pixels in front of a first convolution, the error is as large as what a filter
+that looks for edges finds. So a few weights of a filter, those nearest to the middle between two steps, are
+rounded the other way until the errors of each slice over the taps, and then of the filter, sum to less than
+half a step (SQuant: Guo et al., ICLR 2022, arXiv 2202.07471, sections 3.2 and 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from tfprune.keras import keras, tf
+
+_HIGHEST = 127
+_KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
+
+
+def round_kernel(kernel: np.ndarray) -> np.ndarray:
+    """Return a kernel whose weights are whole steps of its filter, float32.
+
+    The step of a filter is its largest size / 127, as the converter takes it, so that it finds the same grid.
+    The largest weight of a filter stays, and so does what is zero.
+
+    Args:
+        kernel: shape (taps, inputs, filters).
+
+    >>> kernel = np.array([127, 0.4, 0.4, 0.4, 0]).reshape(5, 1, 1)
+    >>> round_kernel(kernel).ravel().tolist(), np.round(kernel).ravel().tolist()
+    ([127.0, 1.0, 0.0, 0.0, 0.0], [127.0, 0.0, 0.0, 0.0, 0.0])
+    """
+    largest = np.abs(kernel).max(axis=(0, 1))
+    steps = np.where(largest > 0, largest, 1.0) / _HIGHEST
+    exact = kernel.astype(np.float64) / steps
+    rounded = np.round(exact)
+    movable = (np.abs(exact) < _HIGHEST - 0.5) & (exact != 0)
+    rounded = _cancel(exact, rounded, movable)
+    taps, inputs, filters = kernel.shape
+    flat = (taps * inputs, filters)
+    rounded = _cancel(exact.reshape(flat), rounded.reshape(flat), movable.reshape(flat))
+    return (rounded.reshape(kernel.shape) * steps).astype(np.float32)
+
+
+def _cancel(exact: np.ndarray, rounded: np.ndarray, movable: np.ndarray) -> np.ndarray:
+    """Move as many weights by a step as brings the sum of errors along the first axis within half a step."""
+    errors = rounded - exact
+    excess = np.round(errors.sum(axis=0))
+    direction = np.sign(excess)
+    gain = np.where(movable, errors * direction, -np.inf)
+    place = np.argsort(np.argsort(-gain, axis=0, kind="stable"), axis=0, kind="stable")
+    moved = (place < np.abs(excess)) & movable
+    return rounded - moved * direction
+
+
+@contextmanager
+def rounded_kernels(model: keras.Model) -> Iterator[None]:
+    """Let the convolutions of a model compute with rounded kernels while it is traced; its weights stay."""
+    held = []
+    for layer in model._flatten_layers(include_self=False):
+        name = _KERNELS.get(type(layer))
+        if name is None:
+            continue
+        variable = getattr(layer, name)
+        values = variable.numpy()
+        taps = values.shape[0] * values.shape[1]
+        depthwise = name == "depthwise_kernel"
+        shape = (taps, 1, values.shape[2] * values.shape[3]) if depthwise else (taps, *values.shape[2:])
+        rounded = round_kernel(values.reshape(shape)).reshape(values.shape)
+        held.append((layer, name, variable))
+        # object.__setattr__ goes past Keras' tracking: the variable stays the layer's weight.
+        object.__setattr__(layer, name, tf.constant(rounded))
+    try:
+        yield
+    finally:
+        for layer, name, variable in held:
+            object.__setattr__(layer, name, variable)
