@@ -6,9 +6,9 @@
     python benchmarks/export_conformance.py --report         docs/results/export_conformance.md from what is finished
 
 Each finished cell is one line of docs/results/export_conformance.jsonl; a cell that stands there is not run again.
-Nets are trained for 60 steps to tell three levels of brightness in drawn blocks, so that their logits stand apart as
-those of real nets do. A pixel is *clear* when the float32 margin between its first and second class is more than
-two steps of the file's logits in integers (or of 8 bits over the range of the logits, where a file has none).
+Nets are trained for 60 steps to tell three levels of brightness in drawn blocks. A pixel is *clear* when the float32
+margin between its first and second class is more than two steps of the file's logits in integers (or of 8 bits over
+the range of the logits, where a file has none).
 A cell agrees when at least 99.9 % of the clear pixels have the class of Keras and, in the formats with integer
 activations, the logits' signal-to-noise ratio is 20 dB or more. Runtime: LiteRT with XNNPACK, one thread.
 
@@ -60,7 +60,7 @@ from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
 RESULTS = ROOT / "docs" / "results" / "export_conformance.jsonl"
 COMMAND = "python benchmarks/export_conformance.py"
-CLASSES = ["background", "first", "second"]
+CLASSES, BRIGHTNESS = ["background", "first", "second"], (60, 128, 196)
 CALIBRATION, TESTED, STEPS, SIGNAL_DB = 16, 4, 60, 20
 TESTED_OF_TRAINED = 60
 PLAIN = {
@@ -72,11 +72,14 @@ PLAIN = {
 }
 
 
-def pictures(count: int, size: tuple[int, int], *, seed: int) -> np.ndarray:
-    """Return smooth uint8 pictures (N, H, W, 3)."""
-    coarse = np.random.default_rng(seed).uniform(0, 255, (count, size[0] // 8, size[1] // 8, 3))
-    fine = np.random.default_rng(seed + 1).normal(0, 12, (count, *size, 3))
-    return np.clip(coarse.repeat(8, axis=1).repeat(8, axis=2) + fine, 0, 255).astype(np.uint8)
+def draw(count: int, size: tuple[int, int], *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return uint8 pictures (N, H, W, 3) of blocks in three levels of brightness, and which level each pixel has."""
+    generator = np.random.default_rng(seed)
+    levels = generator.integers(0, len(CLASSES), (count, size[0] // 8, size[1] // 8))
+    tint = generator.normal(0, 15, (*levels.shape, 3))
+    blocks = (np.asarray(BRIGHTNESS)[levels][..., None] + tint).repeat(8, axis=1).repeat(8, axis=2)
+    noisy = blocks + generator.normal(0, 8, blocks.shape)
+    return np.clip(noisy, 0, 255).astype(np.uint8), levels.repeat(8, axis=1).repeat(8, axis=2)
 
 
 def build_cell_net(name: str) -> Any:
@@ -87,9 +90,7 @@ def build_cell_net(name: str) -> Any:
         options, stride = SMALL[name]
         size = (stride, stride) if stride > 32 else (64, 64)
     net = build_model(name.split("/")[0], input_size=size, outputs=len(CLASSES), seed=0, norm_momentum=0.0, **options)
-    seen = pictures(CALIBRATION, size, seed=0)
-    brightness = seen.mean(axis=-1, keepdims=True).reshape(CALIBRATION, size[0] // 8, 8, size[1] // 8, 8)
-    levels = np.digitize(brightness.mean(axis=(2, 4)), [110, 145]).repeat(8, axis=1).repeat(8, axis=2)
+    seen, levels = draw(CALIBRATION, size, seed=0)
     net.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     net.optimizer.learning_rate.assign(3e-3)
     net.fit(seen.astype(np.float32), levels, batch_size=8, epochs=STEPS // (CALIBRATION // 8), verbose=0)
@@ -169,7 +170,7 @@ def run_cells(
                 break
             with tempfile.TemporaryDirectory() as folder:
                 size = net.input_shape[1:3]
-                images, seen = pictures(TESTED, size, seed=9), pictures(CALIBRATION, size, seed=0)
+                images, seen = draw(TESTED, size, seed=9)[0], draw(CALIBRATION, size, seed=0)[0]
                 try:
                     row = judge(net, scheme, Path(folder), images=images, calibration=seen, names=CLASSES)
                 except InputError as error:
@@ -299,8 +300,10 @@ def _scheme_lines(cells: list[dict[str, Any]]) -> list[str]:
     return [
         *lines,
         "",
-        "Two steps are less than the noise of a deep integer net (the column *steps* says what it is), so the float "
-        "formats pass throughout, and integers on nets whose logits stand apart.",
+        "int16x8 has the weights of int8 to the bit: what int8 loses beyond it is the rounding of activations to",
+        "8 bits. How many pixels that turns depends on the pictures: where the three levels of brightness were cut",
+        "out of one continuous range, so that many pixels lie between two classes, the twelve nets kept 98.2 to",
+        "99.9 % of the clear pixels in int8 (one reached 99.9 %) and 99.2 to 100 % in int16x8 (ten did; 2026-11-21).",
     ]
 
 
