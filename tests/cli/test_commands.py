@@ -42,6 +42,8 @@ def test_lint_takes_files_and_models_and_leaves_with_1_when_something_falls_back
     assert found.returncode == 1 and "not all of it maps to coral" in found.stderr
     assert "way out  export with --head logits" in found.stdout
     assert max(map(len, found.stdout.splitlines())) <= 100
+    ignored = tfprune("lint", model_file, "--target", "coral", "--scheme", "float32")
+    assert ignored.returncode == 2 and "exported already" in ignored.stderr
 
 
 def test_verify_holds_files_against_another(finished, model_file, tmp_path):

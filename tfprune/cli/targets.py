@@ -15,26 +15,30 @@ from tfprune.cli.options import MODEL, SIZE, TRUST
 @click.argument("model", type=MODEL)
 @click.option("--target", required=True, help="See `tfprune list targets`.")
 @click.option("--scheme", help="Number formats to export a Keras MODEL in; default: the target's.")
-@click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
+@click.option("--head", help="Output to export it with; default: probabilities. See `tfprune list heads`.")
 @SIZE
 @TRUST
-def lint(model: Path, target: str, scheme: str | None, head: str, size: tuple[int, int] | None, trust: bool) -> None:
+def lint(
+    model: Path, target: str, scheme: str | None, head: str | None, size: tuple[int, int] | None, trust: bool
+) -> None:
     """Say which operators of MODEL map to a target, and which do not.
 
     MODEL is a .tflite file, or a Keras model before or after training: it is
     exported first, as `tfprune export` does. Exit code 1 when something falls
     back.
     """
-    from tfprune.errors import FindingError, look_up
+    from tfprune.errors import FindingError, InputError, look_up
     from tfprune.targets import TARGETS
     from tfprune.targets.lint import lint_file
 
     chosen = look_up("target", target, TARGETS)
+    if model.suffix == ".tflite" and (scheme or head or size or trust):
+        raise InputError(f"{model} is exported already; --scheme, --head, --size and --trust are for Keras models")
     with tempfile.TemporaryDirectory() as folder:
         path = model
         if model.suffix != ".tflite":
             path = Path(folder) / "model.tflite"
-            _export(model, path, scheme=scheme or chosen.scheme, head=head, size=size, trust=trust)
+            _export(model, path, scheme=scheme or chosen.scheme, head=head or "probabilities", size=size, trust=trust)
         verdict = lint_file(path, target)
     for line in _lines(model.name, verdict, chosen):
         click.echo(line)
@@ -74,18 +78,17 @@ def advise(
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder, console.status("exporting and measuring variants"):
         advice = giving.advise(loaded, target, folder, scheme=scheme, head=head)
-    meets = giving.meeting(advice, bounds)
     console.print(_advice_table(model.name, advice))
     console.print(f"2.0x: half of the dense net's. file, gzip, MACs: of the files. {advice.said}.")
     for name, reason in advice.left_out.items():
         console.print(f"{name}: left out, {reason}")
     for line in giving.conclude(advice):
         console.print(line)
-    if bounds:
-        names = ", ".join(row.variant for row in meets)
-        console.print(f"Meets {budget}: {names or 'none of these'}")
     if json_file is not None:
         write_json(json_file, asdict(advice))
+    if bounds:  # last: a bound that nothing tells is refused, and the table stands
+        names = ", ".join(row.variant for row in giving.meeting(advice, bounds))
+        console.print(f"Meets {budget}: {names or 'none of these'}")
 
 
 def _advice_table(name: str, advice: Any) -> Any:
@@ -120,21 +123,15 @@ def _advice_table(name: str, advice: Any) -> Any:
 
 
 def _export(model: Path, path: Path, *, scheme: str, head: str, size: tuple[int, int] | None, trust: bool) -> None:
-    """Write a file with the operators of a trained one; the ranges of its numbers are of random pictures."""
-    import numpy as np
-
+    """Write a file with the operators of a trained one."""
     from tfprune.architectures.files import load_model, picture_shape
     from tfprune.errors import InputError
-    from tfprune.export.conversion import export_tflite
+    from tfprune.targets.advice import export_untrained
 
     loaded = load_model(model, trust=trust)
-    height, width, channels = picture_shape(loaded)
-    taken = size or (height, width)
-    if None in taken:
+    if None in (size or picture_shape(loaded)[:2]):
         raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
-    pictures = np.random.default_rng(0).integers(0, 256, (8, *taken, channels), np.uint8)
-    names = [str(index) for index in range(max(2, loaded.output_shape[-1]))]
-    export_tflite(loaded, path, class_names=names, scheme=scheme, head=head, calibration=pictures, input_size=size)
+    export_untrained(loaded, path, scheme=scheme, head=head, input_size=size)
 
 
 def _lines(name: str, verdict: Any, target: Any) -> list[str]:

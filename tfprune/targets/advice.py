@@ -144,7 +144,7 @@ def advise(model: Any, target: str, folder: str | Path, *, scheme: str | None = 
             continue
         path = Path(folder) / f"{name.replace(' ', '_').replace('%', 'percent').replace(':', '_')}.tflite"
         try:
-            _export(make(model), path, **{"scheme": given, "head": head, **differs})
+            export_untrained(make(model), path, **{"scheme": given, "head": head, **differs})
         except TfpruneError as error:
             if name == "dense":
                 raise
@@ -157,12 +157,15 @@ def advise(model: Any, target: str, folder: str | Path, *, scheme: str | None = 
     return Advice(target, rows, left_out, proof.said)
 
 
-def _export(model: Any, path: Path, *, scheme: str, head: str) -> None:
-    """Export with random pictures for the ranges, which change no size and no time."""
-    shape = (MINIMUM_CALIBRATION, *model.input_shape[1:])
+def export_untrained(
+    model: Any, path: Path, *, scheme: str, head: str, input_size: tuple[int, int] | None = None
+) -> None:
+    """Export with random pictures for the ranges, which change no operator, no size and no time."""
+    shape = (MINIMUM_CALIBRATION, *(input_size or model.input_shape[1:3]), model.input_shape[3])
     pictures = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     names = [str(index) for index in range(max(2, model.output_shape[-1]))]
-    export_tflite(model, path, scheme=scheme, head=head, class_names=names, calibration=pictures)
+    settings = {"scheme": scheme, "head": head, "class_names": names, "input_size": input_size}
+    export_tflite(model, path, calibration=pictures, **settings)
 
 
 def _figures(name: str, path: Path, target: str, measured: dict[str, Any]) -> Figures:
