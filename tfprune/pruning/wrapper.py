@@ -112,7 +112,8 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         index = self.masked.index(name)
         variable, mask_variable, _ = self.pruning_vars[index]
         whole = self.whole(name) if whole is None else whole
-        dropped = whole * tf.cast(tf.logical_not(mask), tf.float32)
+        mask = tf.cast(mask, tf.float32)
+        dropped = whole - whole * mask
         # Not whole * mask, in which a dropped negative is -0.0, which does not compress.
         variable.assign(tf.cast(whole - dropped, variable.dtype))
         self.kept[index].assign(dropped)
