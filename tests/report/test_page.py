@@ -39,6 +39,25 @@ def test_each_quantity_has_one_cell_per_file_with_its_difference(make_run: Calla
     assert page.row("fine-tune") == ["2", "30 s", "2", "0.700"]
 
 
+def test_arena_and_the_agreement_of_runtimes_are_shown(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    path = folder / "records" / "verification.json"
+    record = read_json(path)
+    assert "arena" not in read_page(folder).text and "between Keras" not in read_page(folder).text
+    record["rows"][1]["arena_bytes"], record["rows"][3]["arena_bytes"] = 512_000, 256_000
+    record["rows"][1]["convolution_share_ratio"] = 0.4449
+    names = ["keras", "int8, LiteRT", "int8, micro"]
+    equal = [[1.0, 0.99875, 0.99871], [0.99875, 1.0, 0.9996], [0.99871, 0.9996, 1.0]]
+    failed = {"float32, micro": "no such operator"}
+    record["agreement"] = [{"variant": "dense", "names": names, "equal_ratio": equal, "failed": failed}]
+    write_json(path, record)
+    page = read_page(folder)
+    assert page.row("arena of TFLite Micro KiB") == ["–", "500", "–", "250"]
+    assert page.row("of this machine's convolution rate")[1].replace("\xa0", " ") == "44 %"
+    assert [cell.replace("\xa0", " ") for cell in page.row("3 int8, micro")] == ["99.87 %", "99.96 %", "100 %"]
+    assert "float32, micro: no such operator" in page.text
+
+
 def test_page_needs_nothing_outside_itself(make_run: Callable[..., Path]) -> None:
     folder = make_run()
     page = read_page(folder)

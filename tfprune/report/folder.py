@@ -53,6 +53,8 @@ class Row:
     faster_high: float | None = None
     equal_ratio: float | None = None
     worst_image_ratio: float | None = None
+    arena_bytes: int | None = None
+    convolution_share_ratio: float | None = None
 
     @property
     def name(self) -> str:
@@ -200,6 +202,8 @@ def _read_row(record: Mapping[str, Any], verification: Mapping[str, Any]) -> Row
         faster_high=latency.get("ratio_high"),
         equal_ratio=agreement.get("equal_ratio"),
         worst_image_ratio=agreement.get("worst_image_ratio"),
+        arena_bytes=record.get("arena_bytes"),
+        convolution_share_ratio=record.get("convolution_share_ratio"),
     )
 
 

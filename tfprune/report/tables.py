@@ -95,12 +95,15 @@ def _size_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
     def sizes(label: str, unit: str, key: str, write: Callable[[float | None], str]) -> Line:
         return Line(label, unit, tuple(_size_cell(row, reference, key, write) for row in rows))
 
-    return [
+    lines = [
         sizes("file", "KiB", "file_bytes", as_kib),
         sizes("file, gzipped", "KiB", "gzip_bytes", as_kib),
         sizes("parameters", "", "parameters", as_count),
         sizes("non-zero parameters", "", "nonzero_parameters", as_count),
     ]
+    if any(row.arena_bytes for row in rows):
+        lines.append(sizes("arena of TFLite Micro", "KiB", "arena_bytes", as_kib))
+    return lines
 
 
 def _size_cell(row: Row, reference: Row, key: str, write: Callable[[float | None], str]) -> Cell:
@@ -120,6 +123,10 @@ def _time_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
             f"times as fast as {rows[0].name}", "paired", tuple(_speed_cell(row, first=row is rows[0]) for row in rows)
         ),
     ]
+    if any(row.convolution_share_ratio is not None for row in rows):
+        shares = (row.convolution_share_ratio for row in rows)
+        cells = tuple(Cell(as_percent(share, 0), share) for share in shares)
+        lines.append(Line("of this machine's convolution rate", "", cells))
     if any(row.is_integer and row.float_ops is not None for row in rows):
         lines.append(Line("ops left in float", "", tuple(_float_ops_cell(row) for row in rows)))
     return lines
@@ -153,6 +160,30 @@ def _agreement_lines(rows: Sequence[Row]) -> list[Line]:
         Line("pixels with the same class", "all images", tuple(equal)),
         Line("pixels with the same class", "worst image", tuple(worst)),
         Line("mean IoU, file minus Keras model", "", tuple(drift)),
+    ]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Pixels with the same class, between all that claim to be one net; `failed` is name -> reason."""
+
+    title: str
+    names: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    failed: Mapping[str, str]
+
+
+def list_agreements(verification: Mapping[str, Any]) -> list[Matrix]:
+    """Return a matrix for each variant that was judged in more than one way (Keras, number formats, runtimes)."""
+    return [
+        Matrix(
+            str(one["variant"]),
+            tuple(one["names"]),
+            tuple(tuple(as_percent(share, 2) for share in row) for row in one["equal_ratio"]),
+            one.get("failed") or {},
+        )
+        for one in verification.get("agreement") or []
+        if len(one["names"]) > 1 or one.get("failed")
     ]
 
 

@@ -110,6 +110,7 @@ def prove_files(
             row["agreement"] = compare_classes(judged[file.name].predicted, maps)
         rows.append(row)
     opener = partial(open_runtime, threads=1, python=python)
+    judge = opened[first].description.split(",")[0] if runtime == "auto" else runtime
     record = {
         "dataset": {
             "class_names": list(class_names),
@@ -121,7 +122,7 @@ def prove_files(
         "convolution_macs_per_s": rates,
         "rows": rows,
         "agreement": [
-            _agreement_of(variant, files, judged, keras_classes, images, runtimes=(runtime, *also), opener=opener)
+            _agreement_of(variant, files, judged, keras_classes, images, runtimes=(judge, *also), opener=opener)
             for variant in dict.fromkeys(file.variant for file in files)
         ],
     }
