@@ -46,6 +46,7 @@ APPLICATIONS = (
     *("MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0"),
     *("ConvNeXtTiny", "ResNet50V2", "DenseNet121"),
 )
+WITHOUT_ENCODER = ("plain_unet", "sparse_unet")
 FUZZ_GRAPHS, FUZZ_BLOCK = 500, 50
 QUICK = (
     *("hard/nested", "hard/siamese", "hard/unet_plus_plus", "hard/attention_ops", "hard/slices_and_split"),
@@ -166,12 +167,13 @@ def cells() -> Iterator[tuple[str, Cell]]:
     """Yield the name of every cell and what runs it, small encoders first."""
     for name, build in TOPOLOGIES.items():
         yield f"hard/{name}", lambda build=build: remove_half(randomize(build()))
-    yield "plain_unet/-", lambda: remove_half(build_net("plain_unet", "-"))
+    for name in WITHOUT_ENCODER:
+        yield f"{name}/-", lambda name=name: remove_half(build_net(name, "-"))
     for name in APPLICATIONS:
         yield f"applications/{name}", lambda name=name: remove_half(build_application(name))
     for first in range(0, FUZZ_GRAPHS, FUZZ_BLOCK):
         yield f"fuzz/{first}-{first + FUZZ_BLOCK - 1}", lambda first=first: fuzz(first)
-    nets = [(name, {}) for name in ARCHITECTURES if name != "plain_unet"]
+    nets = [(name, {}) for name in ARCHITECTURES if name not in WITHOUT_ENCODER]
     nets += [(name, {"decoder": "transpose"}) for name in ("unet", "linknet")]
     for encoder in sorted(ENCODERS, key=lambda name: name not in ONE_PER_FAMILY):
         for net, options in nets:

@@ -16,6 +16,7 @@ from tfprune.keras import keras, tf
 # name -> (options of a small net, stride)
 SMALL = {
     "plain_unet": ({"width": 4, "depth": 3}, 8),
+    "sparse_unet": ({"width": 8, "depth": 2, "blocks": 1}, 8),
     "unet": ({"encoder": "mobilenetv2", "decoder_filters": [16, 16, 8, 8, 8]}, 32),
     "fpn": ({"encoder": "mobilenetv2", "pyramid_filters": 16}, 32),
     "linknet": ({"encoder": "resnet18", "decoder": "transpose"}, 32),
@@ -151,7 +152,7 @@ def test_small_sizes_are_answered_with_the_smallest():
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("u-net", {}, r"unknown architecture 'u-net'; did you mean 'unet'\? Accepted: plain_unet, unet"),
+        ("u-net", {}, r"unknown architecture 'u-net'; did you mean 'unet'\? Accepted: plain_unet, sparse_unet, unet"),
         ("plain_unet", {"widht": 4}, r"unknown option of the architecture plain_unet 'widht'; did you mean 'width'"),
         ("plain_unet", {"encoder": "vgg16"}, r"unknown option .* 'encoder'"),
         ("plain_unet", {"width": 0}, r"width must be a whole number from 1 to 1024, not 0"),
@@ -163,6 +164,8 @@ def test_small_sizes_are_answered_with_the_smallest():
         ("plain_unet", {"channels": 1.5}, r"channels must be a whole number of at least 1, not 1\.5"),
         ("plain_unet", {"input_size": 96}, r"input_size must be \(height, width\) in whole pixels, not 96"),
         ("plain_unet", {"input_size": (96, 96.5)}, r"not \(96, 96\.5\)"),
+        ("sparse_unet", {"width": 0}, r"sparse_unet: width must be a whole number from 1 to 1024, not 0"),
+        ("sparse_unet", {"blocks": 9}, r"sparse_unet: blocks must be a whole number from 1 to 8, not 9"),
         ("unet", {"encoder": "resnet19"}, r"unknown encoder 'resnet19'; did you mean 'resnet1\d"),
         ("unet", {"decoder": "transposed"}, r"unet: unknown decoder 'transposed'; did you mean 'transpose'"),
         ("unet", {"decoder_filters": [16, 8]}, r"decoder_filters must be five whole numbers"),

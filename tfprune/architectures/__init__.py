@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES: dict[str, str] = {
     "plain_unet": "tfprune.architectures.plain_unet:plain_unet",
+    "sparse_unet": "tfprune.architectures.sparse_unet:sparse_unet",
     "unet": "tfprune.architectures.library_nets:unet",
     "fpn": "tfprune.architectures.library_nets:fpn",
     "linknet": "tfprune.architectures.library_nets:linknet",
@@ -35,7 +36,7 @@ ENCODERS: tuple[str, ...] = (
     *("efficientnetb0", "efficientnetb1", "efficientnetb2", "efficientnetb3"),
     *("efficientnetb4", "efficientnetb5", "efficientnetb6", "efficientnetb7"),
 )
-"""The encoders of segmentation-models, for every architecture but `plain_unet`."""
+"""The encoders of segmentation-models, for every architecture but `plain_unet` and `sparse_unet`."""
 
 
 def build_model(

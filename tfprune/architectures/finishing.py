@@ -101,6 +101,9 @@ class _Wiring:
             return _Slice(inputs[0].source, layer)
         copy = self._copy(layer)
         self.origins.append((copy, [layer]))
+        if type(layer).__name__ == "TFOpLambda":  # an op's arguments stand in the call, not in the config
+            call = layer.inbound_nodes[0]
+            return copy(inputs[0], *call.call_args[1:], **call.call_kwargs)
         return copy(inputs if isinstance(layer.input, list) else inputs[0])
 
     def _wire_lambda(self, layer: Any, inputs: list[Any]) -> Any:

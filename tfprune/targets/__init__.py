@@ -17,6 +17,7 @@ from pathlib import Path
 from tfprune.targets import rules
 from tfprune.targets.gpu import ask_gpu_delegate
 from tfprune.targets.rules import Finding, Rule
+from tfprune.targets.sparse import fits_sparse_kernels
 from tfprune.targets.vela import ask_vela
 
 
@@ -112,7 +113,7 @@ TARGETS: dict[str, Target] = {
         "Arm processors, XNNPACK's sparse kernels: the only ones that zeros make faster",
         ("sparse kernels", "dense kernels"),
         "float32",
-        (rules.has_fixed_shapes, rules.fits_sparse_kernels),
+        (rules.has_fixed_shapes, fits_sparse_kernels),
     ),
     "android-gpu": Target(
         "Android's GPU delegate, as TensorFlow's analyzer knows it",

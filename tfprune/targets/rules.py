@@ -10,7 +10,6 @@ import functools
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tfprune.verification.graph import Operator
 
@@ -298,72 +297,3 @@ def _factors(operator: Operator) -> tuple[float, float] | None:
     if -1 in (*before, *after) or before == after or before == (1, 1):
         return None
     return after[0] / before[0], after[1] / before[1]
-
-
-_SPARSE_INSIDE = (
-    *("CONV_2D", "DEPTHWISE_CONV_2D", "ADD", "MUL", "RESIZE_BILINEAR", "DENSIFY"),
-    *("RELU", "RELU6", "HARD_SWISH", "LOGISTIC", "ELU", "LEAKY_RELU", "TANH", "ABS", "NEG", "SQUARE"),
-)
-
-
-def fits_sparse_kernels(operators: Sequence[Operator]) -> Iterator[Finding]:
-    """Name what keeps XNNPACK's sparse kernels away: they take a whole cluster of the net, or nothing.
-
-    The cluster begins with a 3x3 convolution of stride 2 over 3 channels, padded alike on all sides, holds
-    1x1 and depthwise 3x3 or 5x5 convolutions, ADD, MUL and bilinear resizes, ends in DEPTH_TO_SPACE or MEAN,
-    and two thirds of its 1x1 weights are zero (xnnpack, subgraph fp16/sparse rewriting; "Fast Sparse
-    ConvNets", Elsen et al., CVPR 2020).
-    """
-    stem = next((place for place, operator in enumerate(operators) if operator.name == "CONV_2D"), None)
-    if stem is None or not _is_stem(operators, stem):
-        yield Finding(
-            None,
-            "",
-            "",
-            "does not begin with ZeroPadding2D(1) and a valid 3x3 convolution of stride 2 over 3 channels",
-            "begin with these layers: padding='same' at stride 2 pads one side only",
-        )
-        return
-    zeros = weights = 0
-    for place in range(stem + 1, len(operators)):
-        operator = operators[place]
-        if operator.name in ("DEPTH_TO_SPACE", "MEAN"):
-            break
-        fault = _sparse_fault(operator)
-        if fault is not None:
-            yield finding(operators, place, *fault)
-        values = operator.inputs[1].values if operator.name == "CONV_2D" else None
-        if values is not None and values.shape[1:3] == (1, 1):
-            zeros, weights = zeros + int((values == 0).sum()), weights + values.size
-    else:
-        yield Finding(None, "", "", "ends in neither DEPTH_TO_SPACE nor MEAN", "end in tf.nn.depth_to_space")
-    if weights and zeros <= weights * 2 / 3:
-        yield Finding(
-            None,
-            "",
-            "",
-            f"{zeros / weights:.0%} of the weights in 1x1 convolutions are zero, and more than 67 % must be",
-            "prune the 1x1 convolutions to 80 % and more",
-        )
-
-
-def _is_stem(operators: Sequence[Operator], place: int) -> bool:
-    operator = operators[place]
-    before = operators[place - 1].name if place else ""
-    strides = (operator.options.strideH, operator.options.strideW)
-    valid = operator.options.padding == 1
-    return operator.inputs[1].shape[1:] == (3, 3, 3) and strides == (2, 2) and valid and before == "PAD"
-
-
-def _sparse_fault(operator: Operator) -> Fault | None:
-    if operator.name not in _SPARSE_INSIDE:
-        instead = {"CONCATENATION": "add skip connections instead of concatenating them"}
-        return "is not among the sparse kernels", instead.get(operator.name, "use ADD, MUL, 1x1 and depthwise layers")
-    if any(tensor is not None and tensor.dtype == "INT8" for tensor in operator.inputs):
-        return "works on integers", "export with --scheme float32 or float16"
-    kernel: Any = operator.inputs[1].shape[1:3] if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D") else None
-    if operator.name == "CONV_2D" and kernel != (1, 1):
-        return f"has a {kernel[0]}x{kernel[1]} kernel", "make it a depthwise and a 1x1 convolution"
-    if operator.name == "DEPTHWISE_CONV_2D" and kernel not in ((3, 3), (5, 5)):
-        return f"has a {kernel[0]}x{kernel[1]} kernel", "use 3x3 or 5x5"
-    return None
