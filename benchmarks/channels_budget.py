@@ -23,20 +23,24 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import date
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from tfprune.architectures import build_model
 from tfprune.architectures.files import load_model
 from tfprune.channels import WAYS, Selection, measure_cost, remove_channels
 from tfprune.data.steel import generate_steel
+from tfprune.errors import InputError
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 from tfprune.recipe import check_recipe
 from tfprune.recipe.sections import Recipe
 from tfprune.records import atomic_path
@@ -44,6 +48,7 @@ from tfprune.run import train_stage
 from tfprune.run.folder import environment_record
 from tfprune.run.inputs import Inputs, check_stages, load_inputs
 from tfprune.run.shrinking import Shrinker
+from tfprune.silence import quiet_stderr
 from tfprune.training.stage import set_determinism
 from tfprune.verification.latency import measure_latency
 from tfprune.verification.quality import measure_quality
@@ -54,7 +59,7 @@ SHARES = (0.5, 0.25, 0.1)
 DENSE_EPOCHS = 25
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
 CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
-LATENCY_SIZES = (128, 256)
+LATENCY_SIZES, MULTIPLES, FILTERS = (128, 256), (8, 16, 32), (4, 8, 12, 16, 24, 32, 48, 64)
 
 
 def recipe_of(cell: dict[str, Any], size: int) -> Recipe:
@@ -135,38 +140,62 @@ def run_cell(cell: dict[str, Any], inputs: Inputs, size: int, nets: Path, work: 
 
 
 def latency_rows(sizes: Sequence[int], shares: Sequence[float], *, runs: int) -> list[dict[str, Any]]:
-    """Return how time follows MACs: float32, XNNPACK, one thread, channels in multiples of 8, width 16."""
+    """Return how time follows MACs: float32, XNNPACK, one thread, width 16, channels in multiples of a few numbers."""
     rows = []
     for size in sizes:
         dense = build_model("plain_unet", input_size=(size, size), outputs=2, width=16, seed=0)
-        nets = {1.0: dense}
-        for share in shares:
-            selection = Selection(budget=f"macs<={share}x", multiple_of=8)
-            nets[share] = remove_channels(dense, selection, check=False).model
+        nets: dict[Any, Any] = {"dense": dense}
+        for share, multiple in product(shares, MULTIPLES):
+            selection = Selection(budget=f"macs<={share}x", multiple_of=multiple)
+            with suppress(InputError):  # so few are out of reach in steps so large
+                nets[share, multiple] = remove_channels(dense, selection, check=False).model
         with tempfile.TemporaryDirectory() as folder:
             opened = {}
-            for share, net in nets.items():
-                path = export_tflite(net, Path(folder, f"{share}.tflite"), class_names=["a", "b"])
-                opened[share] = open_runtime(path, threads=1)
+            for name, net in nets.items():
+                path = export_tflite(net, Path(folder, f"{len(opened)}.tflite"), class_names=["a", "b"])
+                opened[name] = open_runtime(path, threads=1)
             picture = np.random.default_rng(0).integers(0, 256, (size, size, 3)).astype(np.uint8)
-            times = measure_latency({s: partial(model.time, picture) for s, model in opened.items()}, runs=runs)
-        macs = {share: measure_cost(net).macs for share, net in nets.items()}
-        for share in shares:
-            fewer = macs[1.0] / macs[share]
+            times = measure_latency({name: partial(model.time, picture) for name, model in opened.items()}, runs=runs)
+        macs = {name: measure_cost(net).macs for name, net in nets.items()}
+        for name in list(nets)[1:]:
+            fewer = macs["dense"] / macs[name]
             rows.append(
                 {
                     "size": size,
-                    "share": share,
+                    "share": name[0],
+                    "multiple_of": name[1],
                     "times_fewer_macs": round(fewer, 3),
-                    "times_as_fast": round(times[share].ratio_to_first, 3),
-                    "low": round(times[share].ratio_low, 3),
-                    "high": round(times[share].ratio_high, 3),
-                    "efficiency": round(times[share].ratio_to_first / fewer, 3),
-                    "dense_ms": round(times[1.0].median_ms, 3),
-                    "runtime": opened[share].description,
+                    "times_as_fast": round(times[name].ratio_to_first, 3),
+                    "low": round(times[name].ratio_low, 3),
+                    "high": round(times[name].ratio_high, 3),
+                    "efficiency": round(times[name].ratio_to_first / fewer, 3),
+                    "dense_ms": round(times["dense"].median_ms, 3),
+                    "runtime": opened[name].description,
                 }
             )
     return rows
+
+
+def filter_rows(*, size: int, runs: int) -> list[dict[str, Any]]:
+    """Return the time of one 3x3 convolution of 32 channels by the number of its filters; float32, one thread."""
+    calls = {}
+    for filters in FILTERS:
+        image = keras.Input((size, size, 32), batch_size=1)
+        net = keras.Model(image, keras.layers.Conv2D(filters, 3, padding="same")(image))
+        with quiet_stderr():
+            content = tf.lite.TFLiteConverter.from_keras_model(net).convert()
+        interpreter = Interpreter(model_content=content, num_threads=1)
+        interpreter.allocate_tensors()
+        calls[filters] = partial(time_invoke, interpreter)
+    times = measure_latency(calls, runs=runs)
+    return [{"filters": filters, "ms": round(times[filters].median_ms, 4)} for filters in FILTERS]
+
+
+def time_invoke(interpreter: Interpreter) -> float:
+    """Return the seconds of one run."""
+    begin = time.perf_counter()
+    interpreter.invoke()
+    return time.perf_counter() - begin
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -223,7 +252,7 @@ def write_report(path: Path) -> list[dict[str, Any]]:
     """Write the page for people and the figures for machines beside the finished cells; return the summary."""
     rows = read_lines(path)
     cells, machine = summarize([row for row in rows if "variant" in row]), environment_record()
-    latency = [row for row in rows if "size" in row]
+    latency, filters = ([row for row in rows if key in row] for key in ("size", "filters"))
     lines = [
         "# Channels to a budget: what is kept",
         "",
@@ -247,20 +276,28 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         lines += [
             "## Time against MACs",
             "",
-            f"Plain U-Net, width 16, channels in multiples of 8, {latency[0]['runtime']}; dense and pruned take turns.",
-            "Efficiency = times as fast / times fewer MACs.",
+            f"Plain U-Net, width 16, {latency[0]['runtime']}; dense and pruned take turns.",
+            "Efficiency = times as fast / times fewer MACs. Where a multiple is missing, so few are out of its reach.",
             "",
-            "| pixels | dense, ms | times fewer MACs | times as fast | efficiency |",
-            "|---|---|---|---|---|",
+            "| pixels | dense, ms | multiples of | times fewer MACs | times as fast | efficiency |",
+            "|---" * 6 + "|",
             *(
-                f"| {row['size']} | {row['dense_ms']} | {row['times_fewer_macs']} | "
+                f"| {row['size']} | {row['dense_ms']} | {row['multiple_of']} | {row['times_fewer_macs']} | "
                 f"{row['times_as_fast']} ({row['low']}-{row['high']}) | {row['efficiency']} |"
                 for row in latency
             ),
             "",
+            "One 3x3 convolution of 32 channels at 128x128 by the number of its filters, in the same runtime. On a",
+            "processor with AVX-512 fewer than 16 filters cost as much as 16, and 24 more than 32: there, remove in",
+            "multiples of 16 or 32.",
+            "",
+            "| filters |" + "".join(f" {row['filters']} |" for row in filters),
+            "|---" * (1 + len(filters)) + "|",
+            "| ms |" + "".join(f" {row['ms']:.3f} |" for row in filters),
+            "",
         ]
     path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    found = {"machine": machine, "cells": cells, "latency": latency}
+    found = {"machine": machine, "cells": cells, "latency": latency, "filters": filters}
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return cells
 
@@ -315,7 +352,7 @@ def main() -> None:
         if arguments.latency or arguments.quick:
             settings = {"runs": 20} if arguments.quick else {"runs": 200}
             sizes, shares = ((64,), (0.25,)) if arguments.quick else (LATENCY_SIZES, SHARES)
-            add_lines(arguments.results, latency_rows(sizes, shares, **settings))
+            add_lines(arguments.results, [*latency_rows(sizes, shares, **settings), *filter_rows(size=128, **settings)])
         if not arguments.latency and not arguments.report:
             first = cells_of(arguments)[0]
             inputs = load_inputs(recipe_of(first, size), arguments.data, None, arguments.work)
