@@ -46,7 +46,7 @@ APPLICATIONS = (
     *("MobileNetV2", "MobileNetV3Small", "MobileNetV3Large", "EfficientNetV2B0"),
     *("ConvNeXtTiny", "ResNet50V2", "DenseNet121"),
 )
-WITHOUT_ENCODER = ("plain_unet", "sparse_unet")
+WITHOUT_ENCODER = ("plain_unet", "sparse_unet", "fcn", "lraspp")
 FUZZ_GRAPHS, FUZZ_BLOCK = 500, 50
 QUICK = (
     *("hard/nested", "hard/siamese", "hard/unet_plus_plus", "hard/attention_ops", "hard/slices_and_split"),

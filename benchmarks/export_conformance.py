@@ -69,17 +69,22 @@ PLAIN = {
     "plain_unet/transpose": {"width": 8, "depth": 2, "upsampling": "transpose"},
     "plain_unet/leaky_relu": {"width": 8, "depth": 2, "activation": "leaky_relu"},
     "plain_unet/swish": {"width": 8, "depth": 2, "activation": "swish"},
+    "plain_unet/hard_swish": {"width": 8, "depth": 2, "activation": "hard_swish"},
+    "plain_unet/residual": {"width": 8, "depth": 2, "block": "residual", "context": [1, 2]},
+    "plain_unet/inverted_residual": {"width": 8, "depth": 2, "block": "inverted_residual"},
 }
 
 
 def draw(count: int, size: tuple[int, int], *, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Return uint8 pictures (N, H, W, 3) of blocks in three levels of brightness, and which level each pixel has."""
     generator = np.random.default_rng(seed)
-    levels = generator.integers(0, len(CLASSES), (count, size[0] // 8, size[1] // 8))
+    height, width = size
+    levels = generator.integers(0, len(CLASSES), (count, -(-height // 8), -(-width // 8)))
     tint = generator.normal(0, 15, (*levels.shape, 3))
     blocks = (np.asarray(BRIGHTNESS)[levels][..., None] + tint).repeat(8, axis=1).repeat(8, axis=2)
     noisy = blocks + generator.normal(0, 8, blocks.shape)
-    return np.clip(noisy, 0, 255).astype(np.uint8), levels.repeat(8, axis=1).repeat(8, axis=2)
+    pictures = np.clip(noisy, 0, 255).astype(np.uint8)
+    return pictures[:, :height, :width], levels.repeat(8, axis=1).repeat(8, axis=2)[:, :height, :width]
 
 
 def build_cell_net(name: str) -> Any:
@@ -357,7 +362,7 @@ def main() -> None:
 
     until = time.monotonic() + 60 * options.minutes
     if options.quick:
-        run_cells(list(PLAIN), ["float32", "int8"], done=set(), keep=keep, until=until)
+        run_cells(list(PLAIN)[:5], ["float32", "int8"], done=set(), keep=keep, until=until)
     elif options.nets:
         finished = {row["trained"] for row in read_rows() if "trained" in row}
         for path in sorted(options.nets.glob("dense_width8_*.keras")):

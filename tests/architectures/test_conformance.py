@@ -8,10 +8,14 @@ import sys
 import numpy as np
 import pytest
 
+from tests.channels.topologies import randomize
 from tfprune.architectures import ARCHITECTURES, build_model
 from tfprune.architectures.files import load_model
+from tfprune.channels import remove_channels
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+from tfprune.pruning.controller import MaskController
+from tfprune.pruning.selection import select_layers
 
 # name -> (options of a small net, stride)
 SMALL = {
@@ -23,8 +27,13 @@ SMALL = {
     "pspnet": ({"encoder": "mobilenetv2", "pyramid_filters": 16}, 48),
     "unet_plus_plus": ({"encoder": "resnet18", "decoder_filters": [16, 16, 8, 8, 8]}, 32),
     "manet": ({"encoder": "resnet18", "decoder_filters": [16, 16, 8, 8, 8]}, 32),
+    "deeplab_v3_plus": ({"width": 0.35, "filters": 16, "detail_filters": 8, "rates": [2, 4]}, 16),
+    "lraspp": ({"width": 0.35, "reduced_tail": True, "filters": 16}, 16),
+    "corroseg": ({"encoder": "resnet18", "merge": "add"}, 36),
+    "fcn": ({"width": 4, "depth": 2}, 4),
 }
-LIBRARY = [name for name in SMALL if name != "plain_unet"]
+ANY_SIZE = ("corroseg",)
+"""Nets that take pictures of any height and width; the second number above is one that poolings do not divide."""
 
 
 def build(architecture: str, *, strides: tuple[int, int] = (1, 2), channels=3, outputs=3, seed=5, **options):
@@ -121,6 +130,25 @@ def test_every_weight_takes_part_in_training(named):
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+def test_half_of_the_channels_go_exactly(named):
+    name, _ = named
+    model = randomize(build(name))
+    removal = remove_channels(model, 0.5, criterion="random")
+    assert removal.equality.difference <= 1e-5
+    assert removal.model.count_params() < 0.6 * model.count_params()
+    assert not removal.plan.opaque
+
+
+def test_masks_take_every_layer_but_heads_and_depthwise_ones(named):
+    _, model = named
+    selection = select_layers(model, min_weights=1)
+    dense = {item.layer for item in selection.dense if item.reason != "output head stays dense"}
+    assert all(isinstance(model.get_layer(layer), keras.layers.DepthwiseConv2D) for layer in dense)
+    stripped = MaskController(model, None, selection=selection).strip()
+    pixels = np.full((1, *model.input_shape[1:]), 100, np.float32)
+    np.testing.assert_array_equal(stripped(pixels, training=False), model(pixels, training=False))
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 @pytest.mark.parametrize(("channels", "outputs", "strides"), [(1, 1, (2, 1)), (5, 7, (1, 1))])
 def test_any_number_of_channels_and_outputs(name, channels, outputs, strides):
@@ -130,7 +158,7 @@ def test_any_number_of_channels_and_outputs(name, channels, outputs, strides):
     assert model.output_shape == (None, strides[0] * stride, strides[1] * stride, outputs)
 
 
-@pytest.mark.parametrize("name", ARCHITECTURES)
+@pytest.mark.parametrize("name", [name for name in ARCHITECTURES if name not in ANY_SIZE])
 def test_a_size_off_the_stride_is_answered_with_the_nearest(name):
     options, stride = SMALL[name]
     with pytest.raises(InputError) as caught:
@@ -166,6 +194,26 @@ def test_small_sizes_are_answered_with_the_smallest():
         ("plain_unet", {"input_size": (96, 96.5)}, r"not \(96, 96\.5\)"),
         ("sparse_unet", {"width": 0}, r"sparse_unet: width must be a whole number from 1 to 1024, not 0"),
         ("sparse_unet", {"blocks": 9}, r"sparse_unet: blocks must be a whole number from 1 to 8, not 9"),
+        ("plain_unet", {"block": "dense"}, r"plain_unet: unknown block 'dense'.* Accepted: plain, residual, inverted"),
+        ("plain_unet", {"merge": "add"}, r"merge add: unknown upsampling 'nearest'.* Accepted: transpose"),
+        ("plain_unet", {"context": [1, 0]}, r"context must be a list of whole numbers of at least 1, not \[1, 0\]"),
+        ("plain_unet", {"dropout": 1}, r"dropout must be a number in 0\.\.1, below 1, not 1"),
+        ("plain_unet", {"head_kernel": 2}, r"unknown head_kernel '2'.* Accepted: 1, 3"),
+        ("deeplab_v3_plus", {"width": 3}, r"deeplab_v3_plus: width must be a number from 0\.1 to 2, not 3"),
+        (
+            "deeplab_v3_plus",
+            {"encoder": "resnet18", "width": 0.5},
+            r"options of the encoder mobilenetv2, not of",
+        ),
+        ("lraspp", {"encoder": "smal"}, r"lraspp: unknown encoder 'smal'; did you mean 'small'"),
+        ("lraspp", {"encoder_weights": "gone.h5"}, r"'gone\.h5' is neither imagenet nor none nor a weights file"),
+        (
+            "corroseg",
+            {"merge": "add", "decoder_filters": [8] * 4},
+            r"must be those of the skips, \[1024, 512,",
+        ),
+        ("corroseg", {"input_size": (16, 36)}, r"multiples of 1 of at least 32\. The nearest sizes that fit are 32x36"),
+        ("fcn", {"upsampling": "nearest"}, r"fcn: unknown upsampling 'nearest'.* Accepted: transpose, bilinear"),
         ("unet", {"encoder": "resnet19"}, r"unknown encoder 'resnet19'; did you mean 'resnet1\d"),
         ("unet", {"decoder": "transposed"}, r"unet: unknown decoder 'transposed'; did you mean 'transpose'"),
         ("unet", {"decoder_filters": [16, 8]}, r"decoder_filters must be five whole numbers"),

@@ -24,6 +24,10 @@ ARCHITECTURES: dict[str, str] = {
     "pspnet": "tfprune.architectures.library_nets:pspnet",
     "unet_plus_plus": "tfprune.architectures.unet_plus_plus:unet_plus_plus",
     "manet": "tfprune.architectures.manet:manet",
+    "deeplab_v3_plus": "tfprune.architectures.deeplab:deeplab_v3_plus",
+    "lraspp": "tfprune.architectures.lraspp:lraspp",
+    "corroseg": "tfprune.architectures.corroseg:corroseg",
+    "fcn": "tfprune.architectures.corroseg:fcn",
 }
 """Name of an architecture -> `module:function` that drafts it; strings, because those import TensorFlow."""
 
@@ -36,7 +40,7 @@ ENCODERS: tuple[str, ...] = (
     *("efficientnetb0", "efficientnetb1", "efficientnetb2", "efficientnetb3"),
     *("efficientnetb4", "efficientnetb5", "efficientnetb6", "efficientnetb7"),
 )
-"""The encoders of segmentation-models, for every architecture but `plain_unet` and `sparse_unet`."""
+"""The encoders of segmentation-models, for every architecture but `plain_unet`, `sparse_unet`, `fcn` and `lraspp`."""
 
 
 def build_model(

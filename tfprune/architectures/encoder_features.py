@@ -8,7 +8,6 @@ from typing import Any
 from tfprune.architectures.encoders import STRIDE, build_on_encoder, encoder_preprocessing
 from tfprune.architectures.finishing import Draft
 from tfprune.architectures.strides import check_stride
-from tfprune.errors import InputError
 from tfprune.keras import keras
 
 layers = keras.layers
@@ -25,24 +24,24 @@ def draft_on_features(
     encoder_weights: str | None,
     input_size: tuple[int, int],
     channels: int,
-    outputs: int,
+    stride: int = STRIDE,
 ) -> Draft:
-    """Draft a net: an encoder, `decode` on its features, and a 3x3 convolution to the logits.
+    """Draft a net: an encoder, and `decode` on its features.
 
     Args:
         decode: from five features, at 1/32, 1/16, 1/8, 1/4 and 1/2 of the picture's height and width, to
-            a tensor of the picture's size.
+            the logits.
         net: the net's name, for messages.
         encoder: a name of `ENCODERS`.
         encoder_weights: `imagenet`, the path of a weights file of the encoder (.h5, without top), or None.
-        input_size: (H, W), multiples of 32.
+        input_size: (H, W), multiples of `stride`.
         channels: channels of the pictures.
-        outputs: number of logits per pixel.
+        stride: what the picture's sides must be multiples of.
 
     Raises:
         InputError: for an unknown encoder, a size off the stride, or weights that cannot be had.
     """
-    check_stride(input_size, STRIDE, net=net)
+    check_stride(input_size, stride, net=net)
     # Where an encoder's features lie, and what stands between a VGG and its decoder, is read off the
     # library's U-Net. Told no size, the encoders take any; the size comes in when the model is finished.
     library = build_on_encoder(
@@ -55,9 +54,8 @@ def draft_on_features(
     )
     skips = [library.get_layer(f"decoder_stage{stage}_concat").input[1] for stage in range(4)]
     features = [library.get_layer("decoder_stage0_upsampling").input, *skips]
-    logits = layers.Conv2D(outputs, 3, padding="same")(decode(features))
     pixels = encoder_preprocessing(encoder, channels)
-    model = keras.Model(library.input, logits)
+    model = keras.Model(library.input, decode(features))
     if encoder_weights in (None, "none"):
         return Draft(model, scale=pixels.scale, offset=pixels.offset)
     drawn = ("center_block", "decoder_", "final_conv")  # ours may be called like layers of the library's decoder
@@ -65,17 +63,16 @@ def draft_on_features(
     return Draft(model, scale=pixels.scale, offset=pixels.offset, loaded=read.__contains__, bgr=pixels.bgr)
 
 
-def check_decoder_filters(decoder_filters: Any, *, net: str) -> tuple[int, ...]:
-    """Return the widths of the five decoder stages as a tuple.
+def feature_sizes(features: Sequence[Any], input_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """Return height and width of features of an encoder that was told no size."""
+    inputs = keras.utils.get_source_inputs(features[0])
+    shapes = keras.Model(inputs, list(features)).compute_output_shape((1, *input_size, inputs[0].shape[-1]))
+    return [(height, width) for _, height, width, _ in map(tuple, shapes)]
 
-    Raises:
-        InputError: when they are not five whole numbers of at least 1.
-    """
-    filters = tuple(decoder_filters) if isinstance(decoder_filters, Sequence) else ()
-    counts = [number for number in filters if isinstance(number, int) and not isinstance(number, bool) and number >= 1]
-    if len(filters) != 5 or len(counts) != 5:
-        raise InputError(f"{net}: decoder_filters must be five whole numbers of at least 1, not {decoder_filters!r}")
-    return filters
+
+def classify(x: Any, outputs: int) -> Any:
+    """Return the logits (N, H, W, outputs): a 3x3 convolution."""
+    return layers.Conv2D(outputs, 3, padding="same")(x)
 
 
 def convolve(x: Any, filters: int, *, kernel: int = 3, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -86,13 +87,19 @@ def build_on_encoder(
         InputError: for an unknown encoder, and for weights that cannot be had, read or fitted.
     """
     look_up("encoder", encoder, dict.fromkeys(ENCODERS))
-    weights = _check_weights(encoder_weights, encoder, channels)
+    weights = check_encoder_weights(encoder_weights, encoder, channels)
+    with weights_errors(weights, encoder, channels), warnings.catch_warnings():
+        # about channel numbers other than 1 and 3, and about weights of another input size
+        warnings.simplefilter("ignore", UserWarning)
+        build = getattr(segmentation_models, library_net)
+        return build(encoder, encoder_weights=weights, activation="linear", **options)
+
+
+@contextlib.contextmanager
+def weights_errors(weights: str | None, encoder: str, channels: int) -> Iterator[None]:
+    """Turn what goes wrong with the weights of an encoder into an InputError that says what to do."""
     try:
-        with warnings.catch_warnings():
-            # about channel numbers other than 1 and 3, and about weights of another input size
-            warnings.simplefilter("ignore", UserWarning)
-            build = getattr(segmentation_models, library_net)
-            return build(encoder, encoder_weights=weights, activation="linear", **options)
+        yield
     except Exception as error:  # Keras reports a failed download as a plain Exception
         if weights is None:
             raise
@@ -108,7 +115,12 @@ def build_on_encoder(
         ) from error
 
 
-def _check_weights(weights: str | None, encoder: str, channels: int) -> str | None:
+def check_encoder_weights(weights: str | None, encoder: str, channels: int) -> str | None:
+    """Return `imagenet`, the path of an existing HDF5 file, or None.
+
+    Raises:
+        InputError: for anything else, and for ImageNet weights of other than three channels.
+    """
     if weights is None or weights == "none":
         return None
     if weights == "imagenet":

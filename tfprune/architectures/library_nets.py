@@ -7,6 +7,7 @@ from typing import Any
 
 from tfprune.architectures.encoders import STRIDE, build_on_encoder, encoder_preprocessing
 from tfprune.architectures.finishing import Draft
+from tfprune.architectures.options import check_wholes
 from tfprune.architectures.strides import check_stride
 from tfprune.errors import InputError, look_up
 from tfprune.keras import keras
@@ -44,9 +45,7 @@ def unet(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    filters = tuple(decoder_filters) if isinstance(decoder_filters, Sequence) else ()
-    if len(filters) != 5 or not all(_is_count(number) for number in filters):
-        raise InputError(f"unet: decoder_filters must be five whole numbers of at least 1, not {decoder_filters!r}")
+    filters = check_wholes("unet", 5, decoder_filters=decoder_filters)
     return _draft(
         "Unet",
         net="unet",

@@ -7,13 +7,14 @@ from typing import Any
 
 from tfprune.architectures.encoder_features import (
     DECODER_FILTERS,
-    check_decoder_filters,
+    classify,
     convolve,
     draft_on_features,
     grow,
 )
 from tfprune.architectures.encoders import STRIDE
 from tfprune.architectures.finishing import Draft
+from tfprune.architectures.options import check_wholes
 from tfprune.keras import keras
 
 layers = keras.layers
@@ -50,14 +51,14 @@ def manet(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    filters = check_decoder_filters(decoder_filters, net="manet")
+    filters = check_wholes("manet", 5, decoder_filters=decoder_filters)
     grid = (input_size[0] // STRIDE, input_size[1] // STRIDE)
 
     def decode(features: list[Any]) -> Any:
         x = _attend(features[0], grid=grid, name="decoder_attention")
         for stage, skip in enumerate(features[1:]):
             x = _fuse(x, skip, filters[stage], name=f"decoder_stage{stage}")
-        return grow(x, [], filters[4], name="decoder_stage4")
+        return classify(grow(x, [], filters[4], name="decoder_stage4"), outputs)
 
     return draft_on_features(
         decode,
@@ -66,7 +67,6 @@ def manet(
         encoder_weights=encoder_weights,
         input_size=input_size,
         channels=channels,
-        outputs=outputs,
     )
 
 

@@ -7,11 +7,12 @@ from typing import Any
 
 from tfprune.architectures.encoder_features import (
     DECODER_FILTERS,
-    check_decoder_filters,
+    classify,
     draft_on_features,
     grow,
 )
 from tfprune.architectures.finishing import Draft
+from tfprune.architectures.options import check_wholes
 
 
 def unet_plus_plus(
@@ -42,7 +43,7 @@ def unet_plus_plus(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    filters = check_decoder_filters(decoder_filters, net="unet_plus_plus")
+    filters = check_wholes("unet_plus_plus", 5, decoder_filters=decoder_filters)
 
     def decode(features: list[Any]) -> Any:
         nodes: dict[tuple[int, int], Any] = {}
@@ -54,7 +55,7 @@ def unet_plus_plus(
                     filters[level] if start == 0 else skip.shape[-1],
                     name=f"decoder_x{start}_{level}",
                 )
-        return grow(nodes[0, 3], [], filters[4], name="decoder_x0_4")
+        return classify(grow(nodes[0, 3], [], filters[4], name="decoder_x0_4"), outputs)
 
     return draft_on_features(
         decode,
@@ -63,5 +64,4 @@ def unet_plus_plus(
         encoder_weights=encoder_weights,
         input_size=input_size,
         channels=channels,
-        outputs=outputs,
     )
