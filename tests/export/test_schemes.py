@@ -70,7 +70,7 @@ def test_it_takes_and_gives_what_the_table_says(scheme):
     for head in HEADS:
         model = open_runtime(exported("plain", 3, scheme, head))
         assert model._input.dtype == SCHEMES[scheme].pixels
-        assert model._output.dtype == ("int8" if head in CLASS_MAPS else SCHEMES[scheme].scores)
+        assert model._output.dtype == ("int32" if head in CLASS_MAPS else SCHEMES[scheme].scores)
         assert model._input.shape == (1, SIZE, SIZE, 3)
 
 

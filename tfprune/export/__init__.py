@@ -68,7 +68,7 @@ SCHEMES = {
 HEADS = {
     "probabilities": "one number in 0..1 per pixel and class: sigmoid for one output, softmax for several",
     "logits": "the numbers before sigmoid or softmax",
-    "class_map": "one int8 class id per pixel, shape (1, H, W)",
+    "class_map": "one int32 class id per pixel, shape (1, H, W)",
     "coarse_class_map": "a class map computed at a lower resolution, each id repeated over its pixels",
 }
 CLASS_MAPS = ("class_map", "coarse_class_map")

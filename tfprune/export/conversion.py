@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import InputError, look_up
-from tfprune.export import CLASS_MAPS, SCHEMES, Scheme
+from tfprune.export import SCHEMES, Scheme
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
@@ -71,7 +71,7 @@ def export_tflite(
         model = _in_float32(model)
         with rounded_kernels(model) if chosen.calibrated else nullcontext():
             function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
-        _check_class_names(class_names, outputs, head)
+        _check_class_names(class_names, outputs)
         flatbuffer = _convert(function, model, chosen, calibration, sparse=sparse)
     card = {
         "format": CARD_FORMAT,
@@ -146,12 +146,12 @@ def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], sc
     return np.concatenate([first, pictures[1:]])
 
 
-def _check_class_names(class_names: Sequence[str], outputs: int, head: str) -> None:
-    wanted, most = max(outputs, 2), 128 if head in CLASS_MAPS else IGNORE_ID
-    if isinstance(class_names, str) or len(class_names) != wanted or wanted > most:
+def _check_class_names(class_names: Sequence[str], outputs: int) -> None:
+    wanted = max(outputs, 2)
+    if isinstance(class_names, str) or len(class_names) != wanted or wanted > IGNORE_ID:
         raise InputError(
             f"class_names is {class_names!r}; a model with {outputs} output{'s' * (outputs > 1)} has {wanted} classes "
-            f"(at most {most} with head {head!r}), so give that many names in the order of their ids"
+            f"(at most {IGNORE_ID}), so give that many names in the order of their ids"
         )
 
 

@@ -30,7 +30,7 @@ def attach_head(output: tf.Tensor, head: str) -> tf.Tensor:
     """Return the tensor an exported file answers with, from a traced model's output (1, H, W, K).
 
     A softmax or sigmoid that ends the model is taken off first, so that none is applied twice; the
-    probabilities head puts the same one back. A class map is int8 (1, H, W).
+    probabilities head puts the same one back. A class map is int32 (1, H, W).
 
     Raises:
         InputError: unknown head, or an output without logits to be found.
@@ -76,10 +76,13 @@ def _logits(logits: tf.Tensor, activation: str | None) -> tf.Tensor:
 
 
 def _class_map(logits: tf.Tensor, activation: str | None) -> tf.Tensor:
-    """Return int8 ids: ArgMax gives int32 in TensorFlow Lite, and TFLite Micro casts that to int8, not to uint8."""
+    """Return int32 ids, as ARG_MAX gives them: Ethos-U leaves a cast to smaller ones, and comparisons, to the CPU.
+
+    A single logit is held against a zero in front of it; of equal ones the first wins, so that a tie is class 0.
+    """
     if logits.shape[-1] == 1:
-        return tf.cast(logits[..., 0] > 0, tf.int8)
-    return tf.cast(tf.argmax(logits, axis=-1, output_type=tf.int32), tf.int8)
+        logits = tf.pad(logits, [[0, 0], [0, 0], [0, 0], [1, 0]])
+    return tf.argmax(logits, axis=-1, output_type=tf.int32)
 
 
 def _coarse_class_map(logits: tf.Tensor, activation: str | None) -> tf.Tensor:

@@ -85,8 +85,9 @@ def ask_vela(path: Path, target: str) -> Iterator[Finding]:
     operators = read_operators(path) or ()
     places = {operator.outputs[0].name: place for place, operator in enumerate(operators) if operator.outputs}
     for operator, tensor, reason in estimate_with_vela(path, target).faults:
-        way_out = "see Vela's report of supported operators (vela --supported-ops-report)"
-        yield Finding(places.get(tensor), operator, tensor, f"Vela leaves it to the CPU: {reason}", way_out)
+        way_out, place = "see Vela's report of supported operators (vela --supported-ops-report)", places.get(tensor)
+        name = operator if place is None else operators[place].name  # Vela calls some of them None
+        yield Finding(place, name, tensor, f"Vela leaves it to the CPU: {reason}", way_out)
 
 
 def _read_faults(said: str) -> Iterator[tuple[str, str, str]]:
