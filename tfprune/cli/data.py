@@ -1,4 +1,4 @@
-"""Commands about data: data check."""
+"""Commands about data: data check, data convert."""
 
 from __future__ import annotations
 
@@ -51,6 +51,28 @@ def check(
         count = len(checked.findings)
         raise FindingError(f"{folder}: {count} finding{'s' if count > 1 else ''}; mend them before training")
     click.echo(f"{folder}: no findings")
+
+
+@data.command("convert")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--classes", metavar="NAMES", default="background,corrosion", show_default=True, help="Class names.")
+@click.option("--group-pattern", metavar="REGEX", help="Its first group in a name stays together; default: well_N.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which groups are held out.")
+def convert(folder: Path, out: Path, classes: str, group_pattern: str | None, seed: int) -> None:
+    """Turn patches of floats (images/*.npy, masks.csv) in DIR into a set in OUT.
+
+    Every position of a patch is scaled by the median and the quartiles of the
+    sound train patches; corrupt ones (a value below -100) are left out of
+    train, and black elsewhere.
+    """
+    from tfprune.data import open_set
+    from tfprune.data.patches import GROUP_PATTERN, convert_patches
+
+    pattern = group_pattern or GROUP_PATTERN
+    convert_patches(folder, out, class_names=tuple(classes.split(",")), group_pattern=pattern, seed=seed)
+    counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in open_set(out).splits.items())
+    click.echo(f"{out}: {counts}")
 
 
 def _show_splits(checked: Any) -> None:

@@ -59,7 +59,7 @@ def _load_pair(
     image = read_image(pair.image, channels)
     mask = read_mask(pair.mask, classes)
     if image.shape[:2] != mask.shape:
-        raise FileFault("mask_size", pair.mask, mask_size_message(image.shape, mask.shape))
+        raise FileFault("mask_size", str(pair.mask), mask_size_message(image.shape, mask.shape))
     if mask.shape != width_height[::-1]:
         picture = Image.fromarray(image[..., 0] if channels == 1 else image)
         image = np.asarray(picture.resize(width_height, Image.Resampling.BILINEAR))

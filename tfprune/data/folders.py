@@ -1,13 +1,16 @@
-"""What lies in a data folder: pictures paired with masks by their stem, per part of the folder."""
+"""What lies in a data folder: pictures paired with masks by name, per part of the folder."""
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from tfprune.data.faults import Finding
 from tfprune.data.images import SUFFIXES
+from tfprune.data.run_length import TABLE, RunLengthMask, read_table
 from tfprune.errors import InputError
 
 SPLITS = ("train", "val", "test")
@@ -17,11 +20,11 @@ WHOLE = "all"
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture and its mask, which share a stem."""
+    """One picture and its mask; `stem` is the picture's name without suffix."""
 
     stem: str
     image: Path
-    mask: Path
+    mask: Path | RunLengthMask
 
 
 @dataclass
@@ -35,16 +38,20 @@ class Listing:
     findings: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: Path | RunLengthMask) -> str:
         """Return the file's path inside the folder, with forward slashes."""
+        path = path.table if isinstance(path, RunLengthMask) else path
         return path.relative_to(self.folder).as_posix()
 
 
-def list_folder(folder: str | Path) -> Listing:
+def list_folder(folder: str | Path, *, stem_pattern: str | None = None) -> Listing:
     """Return what lies in `folder`: `images/` and `masks/`, or those inside `train/` (and `val/`, `test/`).
 
+    A table `masks.csv` of run lengths may stand in place of `masks/`. Pictures and masks are paired by their
+    stems, or by the first group of `stem_pattern`, a regular expression, in both.
+
     Raises:
-        InputError: the folder is missing or has neither form.
+        InputError: the folder is missing or has neither form, or the pattern is wrong or does not match a stem.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -60,51 +67,97 @@ def list_folder(folder: str | Path) -> Listing:
         )
     listing = Listing(folder)
     for name in [WHOLE] if flat else split_names:
-        _list_part(listing, name, folder if flat else folder / name)
+        _list_part(listing, name, folder if flat else folder / name, first_group("stem_pattern", stem_pattern))
     if not any(listing.parts.values()) and not listing.lone_images:
-        raise InputError(f"{folder}: holds no images; looked for files ending in {', '.join(SUFFIXES)}")
+        hint = (
+            "; patches of floats (.npy) first go through `tfprune data convert`" if any(folder.rglob("*.npy")) else ""
+        )
+        raise InputError(f"{folder}: holds no images; looked for files ending in {', '.join(SUFFIXES)}{hint}")
     return listing
 
 
-def _list_part(listing: Listing, part: str, folder: Path) -> None:
-    images = _list_files(listing, folder / "images")
-    masks = _list_files(listing, folder / "masks")
-    for stem in sorted(images.keys() - masks.keys()):
-        path = images[stem]
-        wanted = f"masks/{stem}.png"
+def first_group(option: str, given: str | None) -> Callable[[str], str]:
+    """Return stem -> what the first group of a regular expression finds in it; the stem itself without one.
+
+    Raises:
+        InputError: `given` is no expression or has no group; or later, when it does not match a stem.
+    """
+    if given is None:
+        return lambda stem: stem
+    try:
+        pattern = re.compile(given)
+    except re.error as error:
+        raise InputError(f"{option} {given!r} is not a regular expression ({error})") from error
+    if not pattern.groups:
+        raise InputError(f"{option} {given!r} has no (group); put the part that names the group in brackets")
+
+    def group_of(stem: str) -> str:
+        match = pattern.search(stem)
+        if match is None or match.group(1) is None:
+            raise InputError(f"{option} {given!r} does not match the file stem '{stem}'")
+        return match.group(1)
+
+    return group_of
+
+
+def _list_part(listing: Listing, part: str, folder: Path, key_of: Callable[[str], str]) -> None:
+    images = _list_files(listing, folder / "images", key_of)
+    if images and (folder / TABLE).is_file():
+        _pair_with_table(listing, part, folder, images)
+        return
+    masks = _list_files(listing, folder / "masks", key_of)
+    for key in sorted(images.keys() - masks.keys()):
+        path = images[key]
+        wanted = f"masks/{key}.png"
         listing.lone_images.append((part, path))
         listing.findings.append(
             Finding("missing_mask", (listing.relative(path),), f"has no mask; looked for {wanted} or another suffix")
         )
-    for stem in sorted(masks.keys() - images.keys()):
-        path = masks[stem]
+    for key in sorted(masks.keys() - images.keys()):
+        path = masks[key]
         listing.lone_masks.append((part, path))
         listing.findings.append(
-            Finding("missing_image", (listing.relative(path),), f"is a mask without its image images/{stem}.*")
+            Finding("missing_image", (listing.relative(path),), f"is a mask without its image images/{key}.*")
         )
     common = sorted(images.keys() & masks.keys())
-    listing.parts[part] = tuple(Pair(stem, images[stem], masks[stem]) for stem in common)
+    listing.parts[part] = tuple(Pair(images[key].stem, images[key], masks[key]) for key in common)
 
 
-def _list_files(listing: Listing, folder: Path) -> dict[str, Path]:
-    by_stem: dict[str, list[Path]] = defaultdict(list)
+def _pair_with_table(listing: Listing, part: str, folder: Path, images: dict[str, Path]) -> None:
+    """Pair pictures with their rows of a table; a picture without rows shows background alone."""
+    if (folder / "masks").is_dir():
+        raise InputError(f"{folder}: holds masks/ and also {TABLE}; keep one of the two forms")
+    table = folder / TABLE
+    rows = read_table(table)
+    names = {path.name for path in images.values()}
+    for name in sorted(rows.keys() - names):
+        message = f"has rows of {name}, and there is no image images/{name}"
+        listing.findings.append(Finding("missing_image", (listing.relative(table),), message))
+    listing.parts[part] = tuple(
+        Pair(path.stem, path, RunLengthMask(table, path, rows.get(path.name, ())))
+        for path in sorted(images.values(), key=lambda path: path.stem)
+    )
+
+
+def _list_files(listing: Listing, folder: Path, key_of: Callable[[str], str]) -> dict[str, Path]:
+    by_key: dict[str, list[Path]] = defaultdict(list)
     other = []
     entries = sorted(folder.iterdir()) if folder.is_dir() else []
     for path in entries:
         if path.name.startswith(".") or path.name == "Thumbs.db":
             continue
         if path.suffix.lower() in SUFFIXES and not path.is_dir():
-            by_stem[path.stem].append(path)
+            by_key[key_of(path.stem)].append(path)
         else:
             other.append(listing.relative(path))
-    for stem, paths in by_stem.items():
+    for key, paths in by_key.items():
         if len(paths) > 1:
             names = tuple(listing.relative(path) for path in paths)
             listing.findings.append(
-                Finding("duplicate_stem", names, f"has the same stem '{stem}' as {', '.join(names[1:])}; keep one")
+                Finding("duplicate_stem", names, f"has the same stem '{key}' as {', '.join(names[1:])}; keep one")
             )
     if other:
         listing.warnings.append(
             Finding("unused_files", tuple(other), f"{len(other)} file(s) of other kinds lie here and are not used")
         )
-    return {stem: paths[0] for stem, paths in by_stem.items()}
+    return {key: paths[0] for key, paths in by_key.items()}

@@ -1,4 +1,4 @@
-"""Reading one picture or one mask from PNG, JPEG or TIFF, 8 or 16 bit, with Pillow."""
+"""Reading one picture or one mask from PNG, JPEG, TIFF or GIF, 8 or 16 bit, with Pillow."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from PIL import Image, UnidentifiedImageError
 
 from tfprune.data.faults import FileFault
 from tfprune.data.masks import ClassTable, MaskFault, decode_colours, decode_ids
+from tfprune.data.run_length import RunLengthMask, decode_mask
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif")
 """File names that are taken for pictures, in lower case."""
 
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
@@ -94,15 +95,21 @@ def exif_rotation(picture: Image.Image) -> int:
     return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
 
 
-def read_mask(path: str | Path, classes: ClassTable) -> np.ndarray:
+def read_mask(path: str | Path | RunLengthMask, classes: ClassTable) -> np.ndarray:
     """Return the mask as class ids uint8 (H, W), with ignored pixels as `records.IGNORE_ID`.
 
-    Read are single-channel ids (8 or 16 bit, palette indices too), 0/255 when there are two classes, and
-    RGB or palette colours when the class table has colours.
+    Read are single-channel ids (8 or 16 bit, palette indices too), 0/255 when there are two classes, RGB or
+    palette colours when the class table has colours, and the run lengths of a table.
 
     Raises:
         FileFault: as `open_picture`; an id or colour in no class; an RGB mask and no colour table.
     """
+    if isinstance(path, RunLengthMask):
+        width, height = open_picture(path.image).size
+        try:
+            return decode_mask(path, classes, (height, width))
+        except MaskFault as fault:
+            raise FileFault(fault.kind, path.table, f"{path.image.name} {fault.message}") from None
     picture = open_picture(path)
     try:
         if picture.mode in _COLOUR:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tfprune.errors import InputError
+from tfprune.errors import InputError, unknown_name
 from tfprune.records import IGNORE_ID
 
 Colour = tuple[int, int, int]
@@ -19,22 +19,25 @@ class ClassTable:
 
     `names` never holds the ignored label. `ignore_index` is that label's number in the files. It takes
     no place among the classes: when it lies below the last class, the ids above it move down by one.
-    `colours[i]` is the RGB of the file's id i, the ignored one included.
+    `colours[i]` is the RGB of the file's id i, the ignored one included. `merged` is empty, or holds every
+    class of the files and the position in `names` of the class that it becomes.
     """
 
     names: tuple[str, ...]
     ignore_index: int | None = None
     colours: tuple[Colour, ...] | None = None
+    merged: tuple[tuple[str, int], ...] = ()
 
     @property
-    def file_ids(self) -> tuple[int, ...]:
-        """The number of each class in the files.
+    def numbering(self) -> dict[int, tuple[str, int]]:
+        """The number of each class in the files -> its name there, its position in `names`.
 
-        >>> ClassTable(("road", "car"), ignore_index=0).file_ids
-        (1, 2)
+        >>> ClassTable(("road", "car"), ignore_index=0).numbering
+        {1: ('road', 0), 2: ('car', 1)}
         """
-        numbers = [number for number in range(len(self.names) + 1) if number != self.ignore_index]
-        return tuple(numbers[: len(self.names)])
+        classes = self.merged or [(name, position) for position, name in enumerate(self.names)]
+        numbers = [number for number in range(len(classes) + 1) if number != self.ignore_index]
+        return dict(zip(numbers, classes, strict=False))
 
 
 class MaskFault(ValueError):
@@ -51,10 +54,12 @@ def build_class_table(
     *,
     ignore_index: int | None = None,
     colours: Sequence[Sequence[int]] | None = None,
+    merge_classes: Mapping[str, Sequence[str] | str] | None = None,
 ) -> ClassTable:
     """Return the table of names in the order of their ids in the files.
 
-    A name at `ignore_index` is the ignored label's and is not a class.
+    A name at `ignore_index` is the ignored label's and is not a class. `merge_classes` maps a new class to the
+    names that become it; one new class may have `rest`, all names that no other one has.
 
     Raises:
         InputError: fewer than two classes, a name twice, an id or a colour out of range.
@@ -76,7 +81,34 @@ def build_class_table(
             f"{len(names)} class(es) given ({', '.join(names) or 'none'}); 2 to {IGNORE_ID} are needed: "
             "name the background too, in the order of the ids in the masks"
         )
-    return ClassTable(names, ignore_index, _checked_colours(colours, given, ignore_index))
+    table = ClassTable(names, ignore_index, _checked_colours(colours, given, ignore_index))
+    return table if merge_classes is None else _merge(table, merge_classes)
+
+
+REST = "rest"
+"""In `merge_classes`: all names that no other class has."""
+
+
+def _merge(table: ClassTable, merge_classes: Mapping[str, Sequence[str] | str]) -> ClassTable:
+    listed = {new: [old] if isinstance(old, str) else list(old) for new, old in merge_classes.items()}
+    taken = [name for names in listed.values() for name in names if name != REST]
+    for name in taken:
+        if name not in table.names:
+            raise unknown_name("class", name, table.names, "merge_classes")
+        if taken.count(name) > 1:
+            raise InputError(f"merge_classes: '{name}' becomes more than one class; give it to one")
+    left = [name for name in table.names if name not in taken]
+    rests = [new for new, names in listed.items() if REST in names]
+    if len(rests) > 1 or (left and not rests):
+        raise InputError(
+            f"merge_classes: {', '.join(left) or 'no class'} becomes nothing, and {len(rests)} classes are '{REST}'; "
+            "list every class once, or give one new class 'rest'"
+        )
+    if len(listed) < 2:
+        raise InputError("merge_classes: two classes are needed at least")
+    position = {name: number for number, names in enumerate(listed.values()) for name in names}
+    merged = tuple((name, position.get(name, position.get(REST, 0))) for name in table.names)
+    return replace(table, names=tuple(listed), merged=merged)
 
 
 def _checked_colours(
@@ -111,9 +143,9 @@ def decode_ids(values: np.ndarray, classes: ClassTable) -> np.ndarray:
     """
     counts = np.bincount(values.ravel())
     present = np.flatnonzero(counts).tolist()
-    if len(classes.names) == 2 and classes.ignore_index != 255 and set(present) <= {0, 255}:
-        return (values > 0).astype(np.uint8)
-    numbers = {number: position for position, number in enumerate(classes.file_ids)}
+    numbers = {number: position for number, (_, position) in classes.numbering.items()}
+    if len(numbers) == 2 and classes.ignore_index != 255 and set(present) <= {0, 255}:
+        return np.asarray(list(numbers.values()), np.uint8)[(values > 0).astype(np.uint8)]
     if classes.ignore_index is not None:
         numbers[classes.ignore_index] = IGNORE_ID
     unknown = [number for number in present if number not in numbers]
@@ -128,7 +160,7 @@ def decode_ids(values: np.ndarray, classes: ClassTable) -> np.ndarray:
 def _unknown_ids(unknown: Sequence[int], counts: np.ndarray, classes: ClassTable) -> str:
     shown = ", ".join(str(number) for number in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
     pixels = int(counts[list(unknown)].sum())
-    known = ", ".join(f"{number} {name}" for number, name in zip(classes.file_ids, classes.names, strict=True))
+    known = ", ".join(f"{number} {name}" for number, (name, _) in classes.numbering.items())
     hint = "; if 255 marks pixels to leave out, give ignore_index: 255" if list(unknown) == [255] else ""
     return f"holds class ids that are in no class: {shown} ({pixels} pixels). The classes are {known}{hint}"
 
@@ -153,6 +185,6 @@ def decode_colours(pixels: np.ndarray, classes: ClassTable) -> np.ndarray:
     if unknown.size:
         colours = [[int(c) >> 16, int(c) >> 8 & 255, int(c) & 255] for c in np.unique(unknown)[:5]]
         raise MaskFault("mask_colours", f"holds colours that are not in the colour table: {colours}")
-    numbers = dict(zip(classes.file_ids, range(len(classes.names)), strict=True))
+    numbers = {number: position for number, (_, position) in classes.numbering.items()}
     table = np.array([numbers.get(number, IGNORE_ID) for number in range(len(classes.colours))], np.uint8)
     return table[values]

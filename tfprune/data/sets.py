@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,8 @@ def open_set(
     class_names: Sequence[str] | None = None,
     ignore_index: int | None = None,
     colours: Sequence[Sequence[int]] | None = None,
+    merge_classes: Mapping[str, Sequence[str] | str] | None = None,
+    stem_pattern: str | None = None,
     channels: int | None = None,
     split_file: str | Path | None = None,
     group_pattern: str | None = None,
@@ -45,9 +47,12 @@ def open_set(
 ) -> SegmentationSet:
     """Return the data set in `folder`, which holds `images/` and `masks/`, or those in `train/`, `val/`, `test/`.
 
-    What is not given comes from the folder's dataset.json (`class_names`, `ignore_index`, `colours`,
+    In place of `masks/` there may be `masks.csv`, a table of run lengths. What is not given comes from the folder's
+    dataset.json (`class_names`, `ignore_index`, `colours`, `merge_classes`, `stem_pattern`, `group_pattern`,
     `channels`); the channels else from the first picture. `class_names` are in the order of the ids in the
-    masks; a name at `ignore_index` is no class. `split_file` (JSON, relative to `folder`) lists the
+    masks; a name at `ignore_index` is no class. `merge_classes` maps new classes to the names that become them,
+    one of them to `rest`. `stem_pattern` is a regular expression whose first group is what a picture and its mask
+    have in common, by default the whole stem. `split_file` (JSON, relative to `folder`) lists the
     stems of each split. `group_pattern` is a regular expression whose first group in a stem names what
     must stay together. A missing test part is `test_share` of the pairs, a missing val part
     `val_share` of the train part, both chosen by `seed`.
@@ -60,6 +65,8 @@ def open_set(
         class_names=class_names,
         ignore_index=ignore_index,
         colours=colours,
+        merge_classes=merge_classes,
+        stem_pattern=stem_pattern,
         channels=channels,
         split_file=split_file,
         group_pattern=group_pattern,
@@ -77,8 +84,11 @@ def inspect_set(
     class_names: Sequence[str] | None = None,
     ignore_index: int | None = None,
     colours: Sequence[Sequence[int]] | None = None,
+    merge_classes: Mapping[str, Sequence[str] | str] | None = None,
+    stem_pattern: str | None = None,
     channels: int | None = None,
     split_file: str | Path | None = None,
+    group_pattern: str | None = None,
     **splitting: Any,
 ) -> tuple[SegmentationSet, Listing]:
     """Return the set made of the usable pairs, and the listing with its findings; takes what `open_set` takes.
@@ -86,8 +96,8 @@ def inspect_set(
     Raises:
         InputError: the folder as a whole, or an option, is not usable.
     """
-    listing = list_folder(folder)
-    described = _read_description(listing.folder)
+    described = _read_description(Path(folder))
+    listing = list_folder(folder, stem_pattern=stem_pattern or described.get("stem_pattern"))
     names = class_names if class_names is not None else described.get("class_names")
     if not names:
         raise InputError(
@@ -98,9 +108,11 @@ def inspect_set(
         names,
         ignore_index=ignore_index if ignore_index is not None else described.get("ignore_index"),
         colours=colours if colours is not None else described.get("colours"),
+        merge_classes=merge_classes if merge_classes is not None else described.get("merge_classes"),
     )
     listed = read_split_file(listing.folder / split_file) if split_file is not None else None
-    splits, findings = make_splits(listing.parts, listed=listed, **splitting)
+    group_pattern = group_pattern if group_pattern is not None else described.get("group_pattern")
+    splits, findings = make_splits(listing.parts, listed=listed, group_pattern=group_pattern, **splitting)
     listing.findings += findings
     channels = channels if channels is not None else described.get("channels")
     if channels is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfprune.data.faults import Finding
-from tfprune.data.folders import SPLITS, WHOLE, Pair
+from tfprune.data.folders import SPLITS, WHOLE, Pair, first_group
 from tfprune.errors import InputError, unknown_name
 
 Splits = dict[str, tuple[Pair, ...]]
@@ -67,7 +66,7 @@ def make_splits(
     for name, share in (("val_share", val_share), ("test_share", test_share)):
         if not 0 <= share < 1:
             raise InputError(f"{name} is a share from 0 up to, not including, 1; not {share}")
-    group_of = _grouping(group_pattern)
+    group_of = first_group("group_pattern", group_pattern)
     findings: list[Finding] = []
     if listed is not None:
         splits = _pick_listed(parts, listed, findings)
@@ -85,27 +84,6 @@ def make_splits(
     if not splits["train"]:
         findings.append(Finding("empty_split", (), "no usable pair is left in train"))
     return {name: splits[name] for name in SPLITS}, findings
-
-
-def _grouping(group_pattern: str | None) -> Callable[[str], str]:
-    if group_pattern is None:
-        return lambda stem: stem
-    try:
-        pattern = re.compile(group_pattern)
-    except re.error as error:
-        raise InputError(f"group_pattern {group_pattern!r} is not a regular expression ({error})") from error
-    if not pattern.groups:
-        raise InputError(
-            f"group_pattern {group_pattern!r} has no (group); put the part that names the group in brackets"
-        )
-
-    def group_of(stem: str) -> str:
-        match = pattern.search(stem)
-        if match is None or match.group(1) is None:
-            raise InputError(f"group_pattern {group_pattern!r} does not match the file stem '{stem}'")
-        return match.group(1)
-
-    return group_of
 
 
 def _pick_listed(

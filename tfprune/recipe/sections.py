@@ -84,6 +84,12 @@ class Data(Section):
     colours: list[Annotated[list[int], Field(min_length=3, max_length=3)]] | None = Field(
         None, description="RGB colour of each class, for RGB masks"
     )
+    merge_classes: dict[str, list[str] | str] | None = Field(
+        None, description="new class -> names that become it, or rest: all that no other new class has"
+    )
+    stem_pattern: str | None = Field(
+        None, description="regular expression; its first group is what a picture and its mask have in common"
+    )
     channels: Literal[1, 3] | None = Field(None, description="1 grey, 3 RGB; default: as dataset.json or the files say")
     split_file: str | None = Field(None, description="JSON with lists of file stems per split, inside the data folder")
     group_pattern: str | None = Field(None, description="regular expression; its first group in a stem names the group")

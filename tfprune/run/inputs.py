@@ -68,6 +68,8 @@ def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | Non
         class_names=section.class_names,
         ignore_index=section.ignore_index,
         colours=section.colours,
+        merge_classes=section.merge_classes,
+        stem_pattern=section.stem_pattern,
         channels=section.channels,
         split_file=section.split_file,
         group_pattern=section.group_pattern,
