@@ -14,6 +14,7 @@ QUANTITIES: dict[str, Mapping[str, float]] = {
     "macs": _COUNT,
     "parameters": _COUNT,
     "file_bytes": _BYTES,
+    "gzip_bytes": _BYTES,
     "activation_bytes": _BYTES,
     "arena_bytes": _BYTES,
     "latency_ms": {"": 1.0, "ms": 1.0},

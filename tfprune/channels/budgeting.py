@@ -22,7 +22,12 @@ Measure = Callable[[Any], float]
 COUNTED = ("macs", "parameters", "activation_bytes")
 """Quantities that are counted from the plan; all others are measured on a model that is built."""
 
-PROXIES = {"file_bytes": "parameters", "arena_bytes": "activation_bytes", "latency_ms": "macs"}
+PROXIES = {
+    "file_bytes": "parameters",
+    "gzip_bytes": "parameters",
+    "arena_bytes": "activation_bytes",
+    "latency_ms": "macs",
+}
 _RATIO_STEPS = 2048
 _MOST_MEASUREMENTS = 6
 _AIM, _NEAR_ENOUGH = 0.985, 0.96

@@ -14,6 +14,7 @@ from tfprune.cli.files import export, predict
 from tfprune.cli.measuring import bench, verify
 from tfprune.cli.models import prune, shrink
 from tfprune.cli.runs import demo, list_kind, recipe, report, run
+from tfprune.cli.search import search
 from tfprune.cli.targets import advise, lint
 from tfprune.errors import FindingError, TfpruneError
 
@@ -42,6 +43,7 @@ for command in (
     lint,
     advise,
     predict,
+    search,
     report,
     recipe,
     list_kind,

@@ -15,7 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from tfprune.errors import InputError, unknown_name
-from tfprune.recipe.faults import distinct_faults, explain_fault
+from tfprune.recipe.faults import distinct_faults, explain_fault, place_of
+from tfprune.recipe.ranges import range_faults
 from tfprune.recipe.sections import Recipe
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
@@ -66,10 +67,14 @@ def load_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = None) -> Recipe:
     """Return the checked recipe of a mapping; see `load_recipe`."""
     try:
-        return Recipe.model_validate(content)
+        recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        faults = (explain_fault(item, content, where, node) for item in distinct_faults(error))
+        faults = [explain_fault(item, content, where, node) for item in distinct_faults(error)]
         raise InputError("\n".join(faults)) from None
+    faults = [f"{place_of(where, node, keys)}{text}" for keys, text in range_faults(recipe)]
+    if faults:
+        raise InputError("\n".join(faults))
+    return recipe
 
 
 def recipe_text(recipe: Recipe) -> str:

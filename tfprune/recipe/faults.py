@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from tfprune.errors import nearest
-from tfprune.recipe.sections import Recipe, Section
+from tfprune.recipe.fields import Section
+from tfprune.recipe.sections import Recipe
 
 
 def follow(content: Any, keys: Sequence[Any]) -> Any:
@@ -35,10 +36,11 @@ def _is_branch(part: str) -> bool:
     return part in ("str", "bool", "float", "int", "none") or "[" in part
 
 
-def explain_fault(item: Any, content: dict[str, Any], where: str, node: Any) -> str:
+def explain_fault(item: Any, content: dict[str, Any], where: str | None, node: Any) -> str:
+    """Return one fault in one line, with its file and line unless `where` is None."""
     keys = list(item["loc"])
     dotted = ".".join(map(str, keys)) or "recipe"
-    place = place_of(where, node, keys)
+    place = "" if where is None else place_of(where, node, keys)
     if item["type"] == "extra_forbidden":
         section = _section_of(keys[:-1])
         accepted = list(section.model_fields) if section else []

@@ -1,57 +1,29 @@
 """What a recipe can say: its sections, their defaults, and what must fit together."""
 
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from tfprune.architectures import ARCHITECTURES
-from tfprune.budget import parse_budget
 from tfprune.channels import CONTROLS, WAYS
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
-from tfprune.errors import InputError, unknown_name
 from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
+from tfprune.recipe.fields import Budget, Section
+from tfprune.recipe.fields import one_of as _one_of
+from tfprune.recipe.search import Search
 from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
 from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 from tfprune.verification.engines import RUNTIMES
 
-
-def _one_of(kind: str, accepted: Collection[str]) -> Any:
-    """Return the type of a name that must be in a table."""
-
-    def check(given: str) -> str:
-        if given not in accepted:
-            raise PydanticCustomError("unknown_name", "{text}", {"text": str(unknown_name(kind, given, accepted))})
-        return given
-
-    return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(accepted)})]
-
-
-def _check_budget(given: str) -> str:
-    try:
-        parse_budget(given)
-    except InputError as error:
-        raise PydanticCustomError("budget", "{text}", {"text": str(error)}) from None
-    return given
-
-
-Budget = Annotated[str, AfterValidator(_check_budget)]
 Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1)]
 ROUNDS = 4
 """Rounds of the way iterative, when a recipe does not say."""
-
-
-class Section(BaseModel):
-    """A part of a recipe: frozen, without conversions, and without unknown keys."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class About(Section):
@@ -256,7 +228,7 @@ class Channels(Training):
 class Export(Section):
     """Which files leave the run."""
 
-    schemes: Annotated[list[_one_of("scheme", SCHEMES)], Field(min_length=1)] = ["float32", "int8"]
+    schemes: Annotated[list[_one_of("scheme", SCHEMES)], Field(min_length=1)] = Field(["float32", "int8"])
     head: _one_of("head", HEADS) = "probabilities"
     calibration_images: Annotated[int, Field(ge=8)] = Field(100, description="train pictures for int8 ranges")
 
@@ -294,6 +266,7 @@ class Recipe(Section):
     )
     export: Export = Export()
     verification: Verification = Verification()
+    search: Search | None = Field(None, description="what `tfprune search run` varies, and what it looks for")
 
     @model_validator(mode="after")
     def _stages_belong_together(self) -> Self:

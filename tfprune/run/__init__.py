@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from tfprune.recipe.sections import Recipe, Training
 from tfprune.records import atomic_path, write_json
 from tfprune.regularization.attaching import PenaltyLog
 from tfprune.report.page import write_report
-from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model
+from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model, shared_stage
 from tfprune.run.inputs import (
     Inputs,
     Plans,
@@ -49,6 +50,7 @@ def run_recipe(
     model: str | Path | None = None,
     trust: bool = False,
     out: str | Path = "runs",
+    shared: str | Path | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Progress | None = None,
 ) -> Path:
@@ -60,12 +62,18 @@ def run_recipe(
         model: the trained Keras model that a recipe without architecture starts from.
         trust: run code in the model file, such as Lambda layers.
         out: the folder in which the run folder `recipe.name` lies.
+        shared: a folder where runs that train the same dense net share its stage: the first trains it.
         say: called with one line of text at each step.
         progress: called as `progress(stage, epochs, rows)` after each of the stage's epochs.
 
     Raises:
         InputError: before anything is written, when recipe, data and model do not fit together.
     """
+    if recipe.search is not None:
+        raise InputError(
+            "this recipe has a search section: start it with `tfprune search run`, or run it as it is written with "
+            "--set search=null"
+        )
     folder = Path(out) / recipe.name
     check_folder_is_ours(folder, recipe)
     if is_done(folder):
@@ -78,7 +86,8 @@ def run_recipe(
     variants, stages = {"dense": dense}, []
     run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
     if recipe.training is not None:
-        stages.append(train_dense(recipe, dense, plans, run_stage))
+        with nullcontext(folder) if shared is None else shared_stage(shared, recipe, folder) as place:
+            stages.append(train_dense(recipe, dense, plans, partial(run_stage, folder=place)))
     save_model(dense, folder / "models" / "dense.keras")
     if plans.controller is not None:
         regularized = plans.regularize(dense, first=recipe.training is None) if plans.regularize else dense

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tfprune.architectures.files import model_files
 from tfprune.data.arrays import describe_set
 from tfprune.errors import InputError
 from tfprune.recipe import recipe_difference, recipe_text
 from tfprune.recipe.sections import Recipe
-from tfprune.records import atomic_path, read_json, write_json, write_text
+from tfprune.records import atomic_path, read_json, write_bytes, write_json, write_text
 from tfprune.run.inputs import Inputs
 
 
@@ -61,6 +66,36 @@ def claim_folder(folder: Path, recipe: Recipe, inputs: Inputs, model: str | Path
         )
     write_json(kept, description)
     write_json(folder / "environment.json", environment_record())
+
+
+DENSE_SECTIONS = ("seed", "data", "architecture", "loss", "class_weights", "training", "regularization")
+"""The sections of a recipe that shape its dense stage."""
+
+
+def dense_key(recipe: Recipe) -> str:
+    """Return a name for the dense stage of a recipe: the same for recipes that differ in later stages alone."""
+    content = recipe.model_dump(mode="json", include=set(DENSE_SECTIONS))
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+@contextmanager
+def shared_stage(shared: str | Path, recipe: Recipe, folder: Path) -> Iterator[Path]:
+    """Yield the folder whose dense stage all runs with this dense configuration share; one run at a time.
+
+    Who comes second waits, and finds the stage trained. Its history is copied into the run folder afterwards.
+    The lock is the system's (flock): it ends with the process that holds it, however that ends.
+    """
+    import fcntl  # not there on Windows, where the rest of this module works
+
+    place = Path(shared) / dense_key(recipe)
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (place / "recipe.yaml").exists():
+            content = recipe.model_dump(mode="json", include=set(DENSE_SECTIONS))
+            write_text(place / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
+        yield place
+    write_bytes(folder / "stages" / "train" / "history.csv", (place / "stages" / "train" / "history.csv").read_bytes())
 
 
 def fingerprint(inputs: Inputs, model: str | Path | None = None) -> str:

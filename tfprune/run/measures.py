@@ -13,6 +13,7 @@ import numpy as np
 from tfprune.export import SCHEMES
 from tfprune.export.conversion import MINIMUM_CALIBRATION, export_tflite
 from tfprune.verification.arena import measure_arena
+from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.latency import measure_latency
 from tfprune.verification.runtimes import open_runtime
 
@@ -38,8 +39,8 @@ def build_measures(
 ) -> dict[str, Callable[[Any], float]]:
     """Return quantity -> what a Keras model has of it as a .tflite file of a scheme.
 
-    `file_bytes` is the file with its card; `arena_bytes` what TFLite Micro needs for it; `latency_ms` the
-    median over 30 runs on this machine.
+    `file_bytes` is the file with its card, `gzip_bytes` the same compressed; `arena_bytes` what TFLite Micro
+    needs for it; `latency_ms` the median over 30 runs on this machine.
 
     Args:
         scheme: a key of `tfprune.export.SCHEMES`.
@@ -52,6 +53,7 @@ def build_measures(
     settings = {"scheme": scheme, "head": head, "calibration": calibration, "input_size": input_size}
     return {
         "file_bytes": partial(_on_file, _file_bytes, settings),
+        "gzip_bytes": partial(_on_file, _gzip_bytes, settings),
         "arena_bytes": partial(_on_file, measure_arena, settings),
         "latency_ms": partial(_on_file, partial(_latency_ms, threads), settings),
     }
@@ -69,6 +71,10 @@ def _on_file(measure: Callable[[Path], float], settings: dict[str, Any], model: 
 
 def _file_bytes(path: Path) -> float:
     return path.stat().st_size
+
+
+def _gzip_bytes(path: Path) -> float:
+    return measure_footprint(path).gzip_bytes
 
 
 def _latency_ms(threads: int, path: Path) -> float:

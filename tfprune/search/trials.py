@@ -1,0 +1,140 @@
+"""The records of the trials of a search: what was tried, what came of it, and what the oracle is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tfprune.budget import parse_budget, write_amount
+from tfprune.errors import InputError, TfpruneError
+from tfprune.recipe.search import Search
+from tfprune.records import read_json, write_json
+
+FINISHED, REJECTED, FAILED = "finished", "rejected", "failed"
+_WORST = -1.0
+"""What an oracle is told of a trial that is of no use: below every quality."""
+
+
+class RejectedTrial(TfpruneError):
+    """A trial that breaks a constraint by its shape alone, with the figures that say so."""
+
+    def __init__(self, text: str, figures: Mapping[str, float]) -> None:
+        super().__init__(text)
+        self.figures = dict(figures)
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        trial: its name, and that of its folder.
+        status: `finished`, `rejected` (breaks a constraint by shape alone, not trained) or `failed`.
+        values: path -> value.
+        figures: name -> number: qualities (`test_` of them on the test split), costs in their units.
+        broken: the constraints that its figures break.
+        reason: why it was rejected, or failed.
+        seconds: of work, in the start that finished it.
+        ended: when, by the clock of the machine.
+        worker: who ran it.
+    """
+
+    trial: str
+    status: str
+    values: dict[str, Any]
+    figures: dict[str, float | None] = field(default_factory=dict)
+    broken: tuple[str, ...] = ()
+    reason: str | None = None
+    seconds: float = 0.0
+    ended: str = ""
+    worker: str = ""
+
+    @property
+    def is_feasible(self) -> bool:
+        """Whether it is finished and breaks no constraint."""
+        return self.status == FINISHED and not self.broken
+
+    def save(self, folder: Path) -> None:
+        """Write `trial.json` into the trial's folder."""
+        write_json(folder / "trial.json", self)
+
+
+def load_trial(folder: Path) -> TrialRecord | None:
+    """Return the record in a trial's folder, None where the trial has not ended."""
+    path = folder / "trial.json"
+    if not path.exists():
+        return None
+    content = read_json(path)
+    return TrialRecord(**{**content, "broken": tuple(content["broken"])})
+
+
+def load_trials(folder: str | Path) -> list[TrialRecord]:
+    """Return the records of all trials of a search that have ended, by name."""
+    loaded = (load_trial(place) for place in sorted(Path(folder, "trials").glob("trial_*")))
+    return [record for record in loaded if record is not None]
+
+
+def find_limits(
+    settings: Search, reference: Callable[[Sequence[str]], Mapping[str, float]] = lambda names: {}
+) -> dict[str, tuple[str, float]]:
+    """Return the constraints of a search: quantity -> the bound as it was written, and its limit.
+
+    Args:
+        settings: the search.
+        reference: `reference(names)` gives the costs that bounds with `x` are shares of, where it knows them.
+
+    Raises:
+        InputError: for a share of something that is not known before the search.
+    """
+    bounds = parse_budget(settings.constraints) if settings.constraints else ()
+    shares = [bound.quantity for bound in bounds if bound.is_share]
+    costs = reference(shares) if shares else {}
+    for name in shares:
+        if name not in costs:
+            raise InputError(
+                f"constraints {settings.constraints!r}: x is a share of the recipe as it is written, and its {name} is "
+                "not known before the search; give a number"
+            )
+    return {bound.quantity: (str(bound), bound.limit(costs.get(bound.quantity, 0.0))) for bound in bounds}
+
+
+def find_broken(limits: Mapping[str, tuple[str, float]], figures: Mapping[str, float | None]) -> tuple[str, ...]:
+    """Return the bounds that figures break, as they were written."""
+    return tuple(text for name, (text, limit) in limits.items() if (figures.get(name) or 0.0) > limit)
+
+
+def explain_broken(limits: Mapping[str, tuple[str, float]], figures: Mapping[str, float]) -> str:
+    """Return in words which limits figures exceed."""
+    return ", ".join(
+        f"{name} is {write_amount(name, figures[name])}, at most {write_amount(name, limit)}"
+        for name, (_, limit) in limits.items()
+        if figures.get(name, 0.0) > limit
+    )
+
+
+def check_figures(settings: Search, limits: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
+    """Refuse the figures of a trial that lack something the search asks for.
+
+    Raises:
+        InputError: with the names.
+    """
+    absent = [name for name in dict.fromkeys((settings.quality, *settings.costs, *limits)) if name not in figures]
+    if absent:
+        raise InputError(f"the trial's figures lack {', '.join(absent)}; it gave {', '.join(figures) or 'none'}")
+
+
+def score_trial(settings: Search, record: TrialRecord) -> float:
+    """Return what an oracle is told: quality, less what costs are worth; -1 for what is of no use.
+
+    A cost counts by its logarithm: `costs: {file_bytes: 0.02}` says that halving the file is worth .02.
+    """
+    quality = record.figures.get(settings.quality)
+    if not record.is_feasible or quality is None:
+        return _WORST
+    worth = sum(
+        weight * math.log2(record.figures[name]) for name, weight in settings.costs.items() if record.figures.get(name)
+    )
+    return quality - worth
