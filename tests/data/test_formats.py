@@ -233,5 +233,5 @@ def test_faults_of_patches_are_answered(wells):
     (raw / "masks.csv").write_text("\n".join(line for line in table if not line.startswith("well_3_patch_1,")))
     with pytest.raises(InputError, match=r"masks\.csv: has no row of well_3_patch_1"):
         convert_patches(raw, tmp_path / "set")
-    with pytest.raises(InputError, match="holds files already"):
+    with pytest.raises(InputError, match="holds a set already"):
         convert_patches(raw, raw)

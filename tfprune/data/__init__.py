@@ -14,8 +14,15 @@ from tfprune.data.images import read_image, read_mask
 from tfprune.data.masks import ClassTable
 from tfprune.data.sets import Pair, SegmentationSet, open_set
 from tfprune.data.steel import generate_steel
+from tfprune.data.strips import generate_strips
+from tfprune.data.wells import generate_wells
 
-GENERATORS = {"steel": generate_steel, "branches": generate_branches}
+GENERATORS = {
+    "steel": generate_steel,
+    "branches": generate_branches,
+    "strips": generate_strips,
+    "wells": generate_wells,
+}
 """Sets that are drawn: name -> function that writes one into a folder."""
 
 __all__ = [

@@ -59,8 +59,8 @@ def convert_patches(
         InputError: a file is missing or of another size, a row does not fit, or `out` holds something.
     """
     folder, out = Path(folder), Path(out)
-    if out.exists() and any(out.iterdir()):
-        raise InputError(f"{out}: holds files already; give a new or an empty folder")
+    if any((out / name).exists() for name in ("dataset.json", "images", *SPLITS)):
+        raise InputError(f"{out}: holds a set already; give a new or an empty folder")
     splits = _split(folder, group_pattern=group_pattern, val_share=val_share, test_share=test_share, seed=seed)
     patches = {name: _load(pairs) for name, pairs in splits.items()}
     masks = _read_masks({pair.mask for pairs in splits.values() for pair in pairs})

@@ -40,7 +40,7 @@ class Generate(Section):
     """A generated set, drawn into the run folder."""
 
     set: _one_of("set", GENERATORS) = Field(description="which generator")
-    classes: Annotated[int, Field(ge=2, le=4)] = 3
+    classes: Annotated[int, Field(ge=2, le=5)] = 3
     counts: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]] = Field(
         default={"train": 300, "val": 60, "test": 100}, description="pictures per split"
     )
