@@ -48,6 +48,7 @@ TINY = {
     "pruning": {"epochs": 2, "final_sparsity": 0.5, "prunes": 2},
     "fine_tuning": {"epochs": 2},
     "channels": {"way": "one_shot", "epochs": 1, "ratio": 0.5, "multiple_of": 1},
+    "quantization": {"epochs": 1},
     "verification": {"latency_runs": 3},
 }
 

@@ -163,3 +163,10 @@ def test_only_words_may_differ(recipe_file):
 def test_the_schema_names_every_section():
     schema = json.loads(recipe_schema())
     assert set(yaml.safe_load(GOOD)) <= set(schema["properties"])
+
+
+def test_quantization_needs_a_format_that_it_trains_for(recipe_file):
+    text = GOOD + "quantization: {epochs: 1}\nexport: {schemes: [float32, int16x8]}\n"
+    assert "quantization trains for int8 and int8_float_io, and export.schemes is ['float32', 'int16x8']" in message(
+        recipe_file(text)
+    )

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 
+from tfprune.architectures.files import load_model
 from tfprune.errors import InputError
 from tfprune.recipe import check_recipe
 from tfprune.records import read_json
@@ -38,6 +39,7 @@ def test_the_record_judges_every_file_on_the_whole_test_split(finished):
         ("pruned", "int8"),
         ("shrunk", "float32"),
         ("shrunk", "int8"),
+        ("quantized", "int8"),
     ]
     for row in record["rows"]:
         assert row["footprint"]["file_bytes"] == (finished / row["file"]).stat().st_size
@@ -58,6 +60,21 @@ def test_the_sparsity_is_what_was_asked_over_all_masked_layers(finished):
     assert record["wrapped_sparsity"] == 0.5 and record["total_sparsity"] < 0.5
     assert {"logits"} <= {row["layer"] for row in record["dense"]}
     assert [row["sparsity"] for row in record["history"] if row["stage"] == "prune"] == pytest.approx([0.4375, 0.5])
+
+
+def test_the_quantized_net_is_made_of_the_last_one_and_exported_with_what_it_learnt(finished):
+    record = read_json(finished / "records" / "quantization.json")
+    shrunk, quantized = (load_model(finished / "models" / f"{name}.keras") for name in ("shrunk", "quantized"))
+    assert record["origin"] == "shrunk" and record["float_layers"] == [] and record["ranges"]["image"] == [0, 255]
+    for name in record["layers"]:
+        assert quantized.get_layer(name).kernel.shape == shrunk.get_layer(name).weights[0].shape
+    stage = read_json(finished / "records" / "run.json")["stages"][-1]
+    assert (stage["name"], stage["epochs"]) == ("quantize", 1)
+    (row,) = (
+        row for row in read_json(finished / "records" / "verification.json")["rows"] if row["variant"] == "quantized"
+    )
+    assert row["footprint"]["float_ops"] == []
+    assert "trained with the rounding of its file" in (finished / "report.html").read_text(encoding="utf-8")
 
 
 def test_a_second_start_says_done_and_changes_nothing(finished):
@@ -81,7 +98,8 @@ def test_another_recipe_in_the_same_folder_is_refused(finished):
 
 
 @pytest.mark.parametrize(
-    "stage", ["prune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "fine_tune", "channels"))]
+    "stage",
+    ["prune", *(pytest.param(name, marks=pytest.mark.slow) for name in ("train", "fine_tune", "channels", "quantize"))],
 )
 def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path, tmp_path, stage):
     command = [sys.executable, "-m", "tfprune", "run", str(recipe_path), "--out", str(tmp_path / "runs")]
@@ -95,7 +113,8 @@ def test_a_run_killed_in_a_stage_ends_with_the_same_files(finished, recipe_path,
     process.wait()
     assert state.exists() and not (folder / "report.html").exists()
     subprocess.run(command, check=True, capture_output=True)
-    for name in ("dense_float32", "dense_int8", "pruned_float32", "pruned_int8", "shrunk_float32", "shrunk_int8"):
+    files = [*("dense_float32", "dense_int8", "pruned_float32", "pruned_int8"), "shrunk_int8", "quantized_int8"]
+    for name in files:
         ours, theirs = (place / "models" / f"{name}.tflite" for place in (folder, finished))
         assert ours.read_bytes() == theirs.read_bytes(), name
     ours, theirs = (read_json(place / "records" / "verification.json")["rows"] for place in (folder, finished))

@@ -6,13 +6,15 @@ import json
 import tempfile
 import warnings
 import zipfile
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import h5py
 
 from tfprune.architectures.keras3 import convert_file
-from tfprune.architectures.screening import refuse_lambdas, refuse_strange_code
+from tfprune.architectures.screening import objects_in, refuse_lambdas, refuse_strange_code
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.silence import quiet_stderr
@@ -56,6 +58,7 @@ def load_model(model: str | Path | Any, *, trust: bool = False) -> Any:
         return convert_file(path, config, where=str(path), trust=trust).model
     if not trust:
         refuse_strange_code(config, path)
+    _import_own_layers(config)
     try:
         loaded = keras.models.load_model(
             path, compile=False, **({"safe_mode": not trust} if path.suffix == ".keras" else {})
@@ -63,6 +66,14 @@ def load_model(model: str | Path | Any, *, trust: bool = False) -> Any:
     except (ValueError, TypeError, OSError, KeyError, ImportError, AttributeError) as error:
         raise InputError(f"{path} cannot be loaded by tf_keras: {_first_line(error)} {_OTHER_WAY}") from error
     return _checked(loaded, str(path))
+
+
+def _import_own_layers(config: Any) -> None:
+    """Import the modules of tfprune that the objects of a config come from: Keras knows registered classes only."""
+    for module in {str(found.get("module")) for found in objects_in(config)}:
+        if module.startswith("tfprune.") and not module.endswith("__main__"):
+            with suppress(ModuleNotFoundError):
+                import_module(module)
 
 
 def model_files(path: str | Path) -> list[Path]:

@@ -11,7 +11,17 @@ from tfprune.keras import tf
 
 _RESIZES = ("ResizeBilinear", "ResizeNearestNeighbor")
 _POINTWISE = (
-    *("Identity", "BiasAdd", "FusedBatchNormV3", "Relu", "Relu6", "LeakyRelu", "Elu", "Selu"),
+    *(
+        "Identity",
+        "FakeQuantWithMinMaxVars",
+        "BiasAdd",
+        "FusedBatchNormV3",
+        "Relu",
+        "Relu6",
+        "LeakyRelu",
+        "Elu",
+        "Selu",
+    ),
     *("Sigmoid", "Tanh", "AddV2", "Sub", "Mul", "Maximum", "Minimum"),
 )
 
@@ -19,7 +29,7 @@ _POINTWISE = (
 def coarse_logits(logits: tf.Tensor) -> tf.Tensor:
     """Return logits (1, h, w, K) of about half of H and W, or of what a closing resize enlarges."""
     tensor = logits
-    while tensor.op.type == "Identity":
+    while tensor.op.type in ("Identity", "FakeQuantWithMinMaxVars"):
         tensor = tensor.op.inputs[0]
     if tensor.op.type in _RESIZES and _enlarges_wholly(tensor.op.inputs[0], tensor):
         return tensor.op.inputs[0]

@@ -20,6 +20,7 @@ from tfprune.export.metadata import add_metadata
 from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
 from tfprune.export.rounding import rounded_kernels
 from tfprune.keras import keras, tf
+from tfprune.quantization.training import bake_model, is_quantized
 from tfprune.records import IGNORE_ID, atomic_path
 from tfprune.silence import quiet_stderr
 
@@ -52,7 +53,8 @@ def export_tflite(
         sparse: store mostly-zero weights without their zeros. The file shrinks and loads more slowly; see
             `Scheme.sparse` for the formats that have it. TFLite Micro does not load such files.
         calibration: uint8 (N, H, W, C) pictures from the training split, all of which are used, in order;
-            needed by integer schemes only.
+            needed by integer schemes only, and not for a model of `tfprune.quantization.training.quantize_model`,
+            which has learnt its ranges.
         preprocessing: (scale, offset), scalars or one number per channel, when the model does not take raw
             pixels: it is put in front as `pixels * scale + offset`.
         input_size: (H, W) for a model that leaves them open.
@@ -65,11 +67,14 @@ def export_tflite(
         having = ", ".join(name for name, row in SCHEMES.items() if row.sparse)
         raise InputError(f"no runtime loads scheme {scheme!r} with sparse weights; accepted for them: {having}")
     shape = _input_shape(model, input_size)
-    if chosen.calibrated:
-        calibration = _checked_calibration(calibration, shape, scheme)
+    is_learnt = is_quantized(model)
+    if is_learnt:
+        _check_learnt(model, scheme, preprocessing)
+    calibrated = chosen.calibrated and not is_learnt
+    calibration = _checked_calibration(calibration, shape, scheme) if calibrated else None
     with _quiet():
-        model = _in_float32(model)
-        with rounded_kernels(model) if chosen.calibrated else nullcontext():
+        model = bake_model(model) if is_learnt else _in_float32(model)
+        with rounded_kernels(model) if calibrated else nullcontext():
             function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
         _check_class_names(class_names, outputs)
         flatbuffer = _convert(function, model, chosen, calibration, sparse=sparse)
@@ -127,6 +132,21 @@ def _input_shape(model: keras.Model, input_size: tuple[int, int] | None) -> tupl
     if (height or input_size[0], width or input_size[1]) != tuple(input_size):
         raise InputError(f"{model.name} takes pictures of {height} x {width}; input_size says {tuple(input_size)}")
     return (1, int(input_size[0]), int(input_size[1]), channels)
+
+
+def _check_learnt(model: keras.Model, scheme: str, preprocessing: tuple[Any, Any] | None) -> None:
+    """Refuse what a model cannot be exported with that learnt the rounding of int8."""
+    accepted = [name for name, row in SCHEMES.items() if row.activations == "int8"]
+    if scheme not in accepted:
+        raise InputError(
+            f"{model.name} was trained with the rounding of int8, and scheme {scheme!r} has another; export it as "
+            f"{' or '.join(accepted)}, or export the model that it was made of"
+        )
+    if preprocessing is not None:
+        raise InputError(
+            f"{model.name} was trained on the pictures that it takes: nothing can be put in front of it. Build the "
+            "preprocessing into the model (a Rescaling layer) before it is quantized"
+        )
 
 
 def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], scheme: str) -> np.ndarray:
@@ -221,7 +241,7 @@ def _convert(
 ) -> bytes:
     try:
         flatbuffer = _new_converter(function, model, scheme, calibration, sparse=sparse).convert()
-        if scheme.calibrated and has_empty_ranges(flatbuffer):
+        if calibration is not None and has_empty_ranges(flatbuffer):
             converter = _new_converter(function, model, scheme, calibration, sparse=sparse)
             converter._experimental_calibrate_only = True
             flatbuffer = quantize_calibrated(converter.convert(), scheme, sparse=sparse)
@@ -237,19 +257,23 @@ def _new_converter(
     holder = tf.Module()
     holder.variables_held = model.variables
     converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
-    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in scheme.operations]
+    learnt = scheme.calibrated and calibration is None
+    # The converter asks for pictures, and does not look into the graph first, when it may use int8 operators only.
+    operations = ("TFLITE_BUILTINS",) if learnt else scheme.operations
+    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in operations]
     optimize = tf.lite.Optimize
     asked = {optimize.DEFAULT: scheme.weights != "float32", optimize.EXPERIMENTAL_SPARSITY: sparse}
     converter.optimizations = [name for name, wanted in asked.items() if wanted]
     if scheme.weights == "float16":
         converter.target_spec.supported_types = [tf.float16]
-    if scheme.calibrated:
+    if calibration is not None:
 
         def pictures() -> Iterator[list[np.ndarray]]:
             for picture in calibration:
                 yield [picture[None].astype(np.float32)]
 
         converter.representative_dataset = pictures
+    if scheme.calibrated:
         converter.inference_input_type = tf.as_dtype(scheme.pixels)
         converter.inference_output_type = tf.as_dtype(scheme.scores)
     return converter

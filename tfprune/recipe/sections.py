@@ -225,6 +225,13 @@ class Channels(Training):
         return self
 
 
+class Quantization(Training):
+    """Epochs with the rounding of the int8 file, after every other stage."""
+
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    keep_zeros: bool = Field(True, description="weights that are zero, because they were pruned, stay zero")
+
+
 class Export(Section):
     """Which files leave the run."""
 
@@ -264,6 +271,7 @@ class Recipe(Section):
     controls: list[_one_of("control", CONTROLS)] = Field(
         default=[], description="nets to stand beside the shrunk one in every table"
     )
+    quantization: Quantization | None = Field(None, description="training of the last net for its int8 files")
     export: Export = Export()
     verification: Verification = Verification()
     search: Search | None = Field(None, description="what `tfprune search run` varies, and what it looks for")
@@ -280,6 +288,11 @@ class Recipe(Section):
             raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
         if "one_shot" in self.controls and self.channels.way == "one_shot":
             raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
+        rounded = [name for name, scheme in SCHEMES.items() if scheme.activations == "int8"]
+        if self.quantization and not set(rounded) & set(self.export.schemes):
+            raise ValueError(
+                f"quantization trains for {' and '.join(rounded)}, and export.schemes is {self.export.schemes}; add one"
+            )
         first = self.training or self.pruning
         if self.regularization and self.regularization.ramp_epochs > first.epochs:
             raise ValueError(

@@ -81,7 +81,7 @@ class Samples:
 class RunRecords:
     """All a report needs of one run folder. `missing` says what is absent, in words.
 
-    `regularization` is empty for a run without, and not missing then.
+    `regularization` and `quantization` are empty for a run without, and not missing then.
     """
 
     folder: Path
@@ -89,6 +89,7 @@ class RunRecords:
     verification: dict[str, Any]
     sparsity: dict[str, Any]
     regularization: dict[str, Any]
+    quantization: dict[str, Any]
     environment: dict[str, Any]
     data: dict[str, Any]
     recipe: str
@@ -145,6 +146,7 @@ def read_run(folder: str | Path) -> RunRecords:
         verification=verification,
         sparsity=parts["records/sparsity.json"],
         regularization=_read_record(folder / "records" / "regularization.json"),
+        quantization=_read_record(folder / "records" / "quantization.json"),
         environment=parts["environment.json"],
         data=parts["data.json"],
         recipe=recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else "",

@@ -52,9 +52,10 @@ def describe_run(records: RunRecords) -> Headline:
     schemes = [row for row in records.rows if row.variant == reference.variant and row != reference]
     points = [_describe_scheme(row, reference) for row in schemes]
     for variant in dict.fromkeys(
-        row.variant for row in records.rows if row.variant not in (reference.variant, *CONTROLS)
+        row.variant for row in records.rows if row.variant not in (reference.variant, "quantized", *CONTROLS)
     ):
         points.append(_describe_variant(variant, reference.variant, records))
+    points += _describe_quantized(records)
     points += _describe_controls(records.rows)
     agreement = _describe_agreement(records.rows)
     if agreement is not None:
@@ -167,6 +168,26 @@ def _describe_variant(variant: str, origin: str, records: RunRecords) -> Point:
         verdict = "buys a smaller gzip only" if packed else "buys nothing here"
         sentences.append("To shrink the file and the work, channels must be removed, not only set to zero.")
     return Point(_variant_title(variant, records), verdict, " ".join(sentences))
+
+
+def _describe_quantized(records: RunRecords) -> list[Point]:
+    """Return how training with the rounding of int8 stands against rounding afterwards, and what stays float."""
+    origin = records.quantization.get("origin")
+    origins = {row.scheme: row for row in records.rows if row.variant == origin}
+    losses = [
+        f"{_score_step(origins[row.scheme], row)} in {row.scheme}"
+        for row in records.rows
+        if row.variant == "quantized" and row.scheme in origins
+    ]
+    if not losses:
+        return []
+    score = score_label(next(iter(origins.values())))
+    text = f"Trained with its rounding, the {score} of the {origin} net goes from {join_words(losses)}"
+    if "float32" in origins:
+        text += f"; in float32 the {origin} net has {as_score(main_score(origins['float32']))}"
+    layers = [f"{row['layer']} ({row['reason']})" for row in records.quantization.get("float_layers") or []]
+    floats = f" In float32 stay {join_words(layers)}." if layers else ""
+    return [Point("quantized: trained with the rounding of its file", "", f"{text}.{floats}")]
 
 
 def _describe_controls(rows: Sequence[Row]) -> list[Point]:

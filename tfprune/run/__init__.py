@@ -14,12 +14,14 @@ import numpy as np
 
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfprune.errors import InputError
+from tfprune.export import SCHEMES
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
 from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.cloning import copy_weights
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
+from tfprune.quantization.training import describe_quantized, quantize_model
 from tfprune.recipe.sections import Recipe, Training
 from tfprune.records import atomic_path, write_json
 from tfprune.regularization.attaching import PenaltyLog
@@ -101,6 +103,8 @@ def run_recipe(
     if plans.remove is not None:
         shrinker = Shrinker(recipe, inputs, dense, plans.remove, run_stage, folder)
         stages += shrink(shrinker, variants)
+    if recipe.quantization is not None:
+        stages.append(quantize(recipe, variants, inputs, run_stage, folder))
     say("exporting")
     files = export_variants(recipe, variants, inputs, folder)
     say("verifying the exported files on the test split")
@@ -208,6 +212,27 @@ def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
     return stages
 
 
+def quantize(
+    recipe: Recipe,
+    variants: dict[str, Any],
+    inputs: Inputs,
+    run_stage: Callable[..., StageResult],
+    folder: Path,
+) -> StageResult:
+    """Train the last net with the rounding of its int8 files; add it to `variants` and return the stage."""
+    origin = next(name for name in ("shrunk", "pruned", "dense") if name in variants)
+    pictures = spread(inputs.arrays["train"].images, recipe.export.calibration_images)
+    net = quantize_model(variants[origin], pictures, keep_zeros=recipe.quantization.keep_zeros)
+    stage = run_stage("quantize", recipe.quantization, net)
+    variants["quantized"] = net
+    save_model(net, folder / "models" / "quantized.keras")
+    write_json(
+        folder / "records" / "quantization.json",
+        {"origin": origin, "keep_zeros": recipe.quantization.keep_zeros, **describe_quantized(net)},
+    )
+    return stage
+
+
 def write_regularization(folder: Path, recipe: Recipe, dense: Any) -> None:
     """Write `records/regularization.json`: the strengths, the layers, and what was left alone and why."""
     section = recipe.regularization
@@ -248,11 +273,13 @@ def write_sparsity(folder: Path, recipe: Recipe, controller: MaskController, sta
 
 
 def export_variants(recipe: Recipe, variants: dict[str, Any], inputs: Inputs, folder: Path) -> list[ExportedFile]:
-    """Export every variant in every scheme of the recipe."""
+    """Export every variant in every scheme of the recipe, the quantized one in those that it trained for."""
     calibration = spread(inputs.arrays["train"].images, recipe.export.calibration_images)
     files = []
     for variant, model in variants.items():
         for scheme in recipe.export.schemes:
+            if variant == "quantized" and SCHEMES[scheme].activations != "int8":
+                continue
             path = folder / "models" / f"{variant}_{scheme}.tflite"
             if not path.exists():
                 export_tflite(

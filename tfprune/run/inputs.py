@@ -145,7 +145,7 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
     steps = steps_per_epoch(len(inputs.arrays["train"]), recipe.data.batch_size)
     build_recipe_loss(recipe, inputs)
     build_recipe_augmentation(recipe, inputs)
-    for name in ("training", "pruning", "fine_tuning", "channels"):
+    for name in ("training", "pruning", "fine_tuning", "channels", "quantization"):
         section = getattr(recipe, name)
         if section is not None:
             with located(name):
