@@ -46,3 +46,10 @@ def test_regularizer_to_the_device(tmp_path):
     said = run_script("train_with_regularizer.py", *TINY, *options)
     assert "orthogonality:" in said and "pruned_int8.tflite: test mean IoU 0." in said
     assert 0.4 < zeros(tmp_path / "out" / "pruned.keras") <= 0.5
+
+
+def test_a_search_over_a_training_function(tmp_path):
+    options = ("--size", "32", "--pictures", "16", "--epochs", "1", "--trials", "3", "--out", tmp_path)
+    said = run_script("search_own_training.py", *options)
+    assert "3 trials have ended" in said and "trial_0: width" in said and (tmp_path / "search.html").exists()
+    assert len(list(tmp_path.glob("trials/*/trial.json"))) == 3

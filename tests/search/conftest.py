@@ -12,7 +12,7 @@ SEARCH = {
     "oracle": "grid",
     "quality": "mean_iou",
     "costs": {"file_bytes": 0.0, "gzip_bytes": 0.0, "arena_bytes": 0.0},
-    "constraints": "file_bytes<=1x",
+    "constraints": "file_bytes<=64KiB",
     "ranges": {
         "architecture.width": {"choice": [8, 12]},
         "pruning": {"choice": [{"final_sparsity": 0.5}, {"final_sparsity": 0.9, "criterion": "movement"}]},

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.search.conftest import searched_content
 from tfprune.errors import InputError
-from tfprune.recipe import check_recipe
+from tfprune.recipe import check_recipe, load_recipe, recipe_difference, recipe_text
 from tfprune.records import read_json
 from tfprune.run import run_recipe
 from tfprune.run.folder import dense_key
@@ -27,7 +30,7 @@ def test_what_is_too_large_by_shape_is_rejected_untrained(searched, records):
     for record in records:
         folder = searched / "trials" / record.trial
         if record.status == "rejected":
-            assert record.broken == ("file_bytes<=1x",) and "by shape alone: file_bytes is" in record.reason
+            assert record.broken == ("file_bytes<=64KiB",) and "by shape alone: file_bytes is" in record.reason
             assert not (folder / "stages").exists() and record.figures["file_bytes"] > 0
 
 
@@ -88,3 +91,21 @@ def test_dense_work_is_the_same_where_later_stages_differ():
     later = trial_recipe(recipe, "a", {"pruning.final_sparsity": 0.7, "pruning.epochs": 5})
     other = trial_recipe(recipe, "b", {"training.learning_rate": 0.01})
     assert dense_key(recipe) == dense_key(later) != dense_key(other)
+
+
+def test_show_and_pick_on_the_command_line(searched, records, tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "tfprune", "search", "show", str(searched)], capture_output=True, text=True, check=True
+    ).stdout
+    assert "4 trials have ended, 2 of them within the constraints, 2 rejected by shape" in " ".join(shown.split())
+    assert max(map(len, shown.splitlines())) <= 80 and (searched / "search.html").exists()
+    command = [sys.executable, "-m", "tfprune", "search", "pick", str(searched)]
+    picked = subprocess.run([*command, "best gzip_bytes"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    best = min((record for record in records if record.is_feasible), key=lambda record: record.figures["gzip_bytes"])
+    (path,) = tmp_path.glob("tiny_search_trial_*.yaml")
+    assert path.name in picked.stdout and path.stem.endswith(best.trial)
+    ours = load_recipe(path)
+    theirs = trial_recipe(check_recipe(searched_content()), ours.name, best.values)
+    assert recipe_difference(recipe_text(ours), recipe_text(theirs)) == "" and "gzip_bytes" in ours.about.result
+    none = subprocess.run([*command, "best iou with macs<=1"], capture_output=True, text=True)
+    assert none.returncode == 2 and "no trial is within the bound on macs" in none.stderr

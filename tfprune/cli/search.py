@@ -1,4 +1,4 @@
-"""Commands about searches: run."""
+"""Commands about searches: run, show, pick."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 import click
 
 from tfprune.cli.options import TRUST
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group()
@@ -19,15 +21,27 @@ def search() -> None:
 @click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
 @click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
 @click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Trials at a time.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as search.trials=12.")
 @TRUST
 def search_run(
-    recipe_file: str, data: str | None, model: str | None, out: Path, overrides: tuple[str, ...], trust: bool
+    recipe_file: str,
+    data: str | None,
+    model: str | None,
+    out: Path,
+    workers: int,
+    overrides: tuple[str, ...],
+    trust: bool,
 ) -> None:
     """Run the trials of RECIPE, a recipe with a section `search`.
 
     A search that was stopped goes on when the same command is given again:
     trials that have ended are kept, and the others go on where they were.
+
+    On several machines that share --out: set KERASTUNER_ORACLE_IP and
+    KERASTUNER_ORACLE_PORT to one address on all, KERASTUNER_TUNER_ID to chief
+    on one and to worker1, worker2, ... on the others, and give this command
+    everywhere. The chief hands out trials and runs none.
     """
     from tfprune.errors import InputError
     from tfprune.recipe import load_recipe
@@ -37,18 +51,60 @@ def search_run(
         raise InputError(f"{recipe_file} has no section `search`: `tfprune run {recipe_file}` runs it")
     if data is not None and not Path(data).is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
-    from tfprune.search.recipes import best_of, search_recipe
-    from tfprune.search.searching import describe_ending, describe_values
-    from tfprune.search.trials import load_trials
+    from tfprune.search.recipes import search_recipe
 
     click.echo(f"{recipe.name} -> {out / recipe.name}")
     try:
-        folder = search_recipe(recipe, data=data, model=model, trust=trust, out=out, say=click.echo)
+        folder = search_recipe(recipe, data=data, model=model, trust=trust, out=out, workers=workers, say=click.echo)
     except KeyboardInterrupt:
         click.echo("the same command goes on with the trials that have not ended", err=True)
         raise
-    records = load_trials(folder)
-    click.echo(f"{len(records)} trials, {sum(record.is_feasible for record in records)} within the constraints")
-    best = best_of(records, recipe.search.quality)
-    if best is not None:
-        click.echo(f"best: {best.trial}: {describe_values(best.values)}: {describe_ending(recipe.search, best)}")
+    _show(folder)
+
+
+@search.command("show")
+@click.argument("folder", metavar="FOLDER", type=_FOLDER)
+def search_show(folder: Path) -> None:
+    """Print the trade-off that the search in FOLDER found so far.
+
+    It also writes FOLDER/search.html, with the fronts and all trials.
+    """
+    _show(folder)
+
+
+@search.command("pick")
+@click.argument("folder", metavar="FOLDER", type=_FOLDER)
+@click.argument("asked", metavar="WHICH")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The recipe; default: NAME_trial_N.yaml.")
+def search_pick(folder: Path, asked: str, out: Path | None) -> None:
+    """Write the recipe of a trial, which `tfprune run` runs.
+
+    WHICH is like "best iou with file_bytes<=500KiB, macs<=20M", or
+    "best file_bytes with iou>=0.6".
+    """
+    from tfprune.recipe import recipe_text
+    from tfprune.records import write_text
+    from tfprune.search.fronts import load_searched
+    from tfprune.search.picking import pick_trial
+    from tfprune.search.recipes import picked_recipe
+    from tfprune.search.trials import load_trials
+
+    searched = load_searched(folder)
+    record = pick_trial(load_trials(folder), asked)
+    recipe = picked_recipe(searched, record)
+    path = out or Path(f"{recipe.name}.yaml")
+    write_text(path, recipe_text(recipe))
+    click.echo(f"{record.trial}: {recipe.about.result}\n{path}")
+
+
+def _show(folder: Path) -> None:
+    from rich.console import Console
+
+    from tfprune.report.search import summarise_search, write_search_page
+    from tfprune.search.fronts import load_searched, write_search_record
+
+    recipe = load_searched(folder)
+    about = {"purpose": recipe.about.purpose, "command": recipe.about.command}
+    write_search_record(folder, recipe.search, name=recipe.name, **about)
+    write_search_page(folder)
+    Console(highlight=False).print(summarise_search(folder))

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 
 from tfprune.errors import InputError, unknown_name
 from tfprune.recipe.faults import distinct_faults, explain_fault, place_of
-from tfprune.recipe.ranges import range_faults
+from tfprune.recipe.ranges import range_faults, search_faults
+from tfprune.recipe.search import Search
 from tfprune.recipe.sections import Recipe
 
 RECIPES_FOLDER = Path(__file__).parents[1] / "recipes"
@@ -75,6 +76,25 @@ def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = 
     if faults:
         raise InputError("\n".join(faults))
     return recipe
+
+
+def check_search(content: dict[str, Any], *, where: str = "search") -> Search:
+    """Return the checked section `search` of a mapping, for ranges of a function's arguments instead of a recipe's.
+
+    Raises:
+        InputError: with all that is wrong.
+    """
+    try:
+        search = Search.model_validate(content)
+    except ValidationError as error:
+        items = ({**item, "loc": ("search", *item["loc"])} for item in distinct_faults(error))
+        raise InputError("\n".join(explain_fault(item, {"search": content}, where, None) for item in items)) from None
+    faults = [
+        f"{where}: search.ranges.{path}: {text}" for path in search.ranges for text in search_faults(search, path)
+    ]
+    if faults:
+        raise InputError("\n".join(faults))
+    return search
 
 
 def recipe_text(recipe: Recipe) -> str:

@@ -63,16 +63,21 @@ def range_faults(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
             yield ["search", "ranges", path], f"search.ranges.{path}: {text}"
 
 
+def search_faults(search: Search, path: str) -> Iterator[str]:
+    """Yield what is wrong with a range, whatever it is a range of."""
+    given = search.ranges[path]
+    if search.oracle == "grid" and given.choice is None and given.steps is None:
+        yield "the grid oracle needs to know how many numbers to try; add steps, or give a choice"
+    yield from _condition_faults(search, path)
+
+
 def _faults_of(search: Search, path: str, content: dict[str, Any]) -> Iterator[str]:
     given = search.ranges[path]
     if path.split(".")[0] in ("name", "about", "search"):
         yield "a search varies what a run does; name, about and search do not belong to that"
         return
-    if search.oracle == "grid" and given.choice is None and given.steps is None:
-        yield "the grid oracle needs to know how many numbers to try; add steps, or give a choice"
-    faults = list(_condition_faults(search, path))
-    yield from faults
-    others = {} if faults else _first_values(search, path)
+    yield from search_faults(search, path)
+    others = {} if any(_condition_faults(search, path)) else _first_values(search, path)
     options = given.options if given.choice is not None else [given.low, given.high]
     for option in options:
         try:

@@ -1,6 +1,6 @@
 """The section `search`: what is varied, within which ranges, and what is looked for."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 from typing_extensions import Self
@@ -12,6 +12,9 @@ from tfprune.recipe.fields import Budget, Section, one_of
 ORACLES = ("grid", "random", "bayesian", "hyperband")
 QUALITIES = ("mean_iou", "iou", "mean_dice", "balanced_accuracy", "micro_imagewise_iou")
 """What a trial is judged by on the validation split; `iou` is the mean over the classes but the first."""
+
+RESOURCES = tuple(f"{stage}.epochs" for stage in ("training", "pruning", "fine_tuning", "channels", "quantization"))
+"""What hyperband can hand out."""
 
 _POSITIONS = 1001
 """How many values a range without steps has at most."""
@@ -80,7 +83,7 @@ class Search(Section):
     )
     constraints: Budget | None = Field(None, description='what a trial may cost, such as "file_bytes<=500KiB"')
     scheme: one_of("scheme", SCHEMES) = Field("int8", description="the exported file that is judged")
-    resource: Literal["training.epochs", "pruning.epochs", "fine_tuning.epochs", "channels.epochs"] | None = Field(
+    resource: one_of("resource", RESOURCES) | None = Field(
         None, description="hyperband: the epochs that it hands out, up to those of the recipe"
     )
     factor: Annotated[int, Field(ge=2)] | None = Field(

@@ -77,7 +77,7 @@ def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:
     if not shown:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = _new_figure(5.6, 3.4 + 0.1 * len(shown))
+        figure, axes = new_figure(5.6, 3.4 + 0.1 * len(shown))
         runs = list(dict.fromkeys(run for run, _ in shown))
         kinds = list(dict.fromkeys(row.name for _, row in shown))
         front = pareto_front([((row.file_bytes or 0) / 1024, row.mean_iou or 0.0) for _, row in shown])
@@ -100,7 +100,7 @@ def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:
         axes.set_xlabel("file, KiB")
         axes.set_ylabel("mean IoU")
         _add_front_legend(figure, runs, kinds)
-        return _as_data_uri(figure)
+        return as_data_uri(figure)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -128,7 +128,7 @@ def _draw_curves(
     if not drawn:
         return None
     with matplotlib.rc_context(STYLE):
-        figure, axes = _new_figure(5.6, 3.3)
+        figure, axes = new_figure(5.6, 3.3)
         starts = _stage_starts(drawn)
         zeros = _zeros_by_epoch(sparsity, starts)
         if column == "mean_iou":
@@ -158,10 +158,11 @@ def _draw_curves(
         axes.xaxis.get_major_locator().set_params(integer=True)
         handles, _ = axes.get_legend_handles_labels()
         figure.legend(loc="outside lower center", ncols=len(handles), fontsize=9, handlelength=1.8)
-        return _as_data_uri(figure)
+        return as_data_uri(figure)
 
 
-def _new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Return an empty figure, sizes in inches, and its axes."""
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
@@ -239,7 +240,8 @@ def _handle(marker: str, colour: str, label: str) -> Line2D:
     return Line2D([], [], marker=marker, color=colour, linestyle="none", label=label)
 
 
-def _as_data_uri(figure: Figure) -> str:
+def as_data_uri(figure: Figure) -> str:
+    """Return a figure as an SVG that a page can hold."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None}, facecolor="white")
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")

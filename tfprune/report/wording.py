@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
 UNKNOWN = "–"
 MINUS = "−"
 NO_BREAK = "\N{NO-BREAK SPACE}"
@@ -152,3 +156,59 @@ def join_words(words: list[str]) -> str:
     'a, b and c'
     """
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
+
+
+@dataclass(frozen=True)
+class CostWords:
+    """How a cost of the budget language is called, and the unit it is written in, for pages and for 80 columns."""
+
+    label: str
+    short: str
+    unit: str
+    per_unit: float
+
+
+COSTS = {
+    "macs": CostWords("MACs", "MACs", "million", 1e6),
+    "parameters": CostWords("parameters", "param.", "thousand", 1e3),
+    "file_bytes": CostWords("file", "file", "KiB", 1024.0),
+    "gzip_bytes": CostWords("gzip", "gzip", "KiB", 1024.0),
+    "activation_bytes": CostWords("peak activations", "peak", "KiB", 1024.0),
+    "arena_bytes": CostWords("arena", "arena", "KiB", 1024.0),
+    "latency_ms": CostWords("time, median", "time", "ms", 1.0),
+}
+
+
+def as_cost(name: str, value: float | None, *, unit: bool = False) -> str:
+    """Write a cost in the unit of `COSTS`.
+
+    >>> as_cost("file_bytes", 512_000.0, unit=True), as_cost("macs", 45.2e6), as_cost("latency_ms", None)
+    ('500 KiB', '45.2', '–')
+    """
+    if value is None:
+        return UNKNOWN
+    words = COSTS[name]
+    text = as_kib(value) if words.unit == "KiB" else as_three_figures(value / words.per_unit)
+    return f"{text} {words.unit}" if unit else text
+
+
+def describe_values(values: Mapping[str, Any]) -> str:
+    """Write the values of a trial in one line.
+
+    >>> describe_values({"architecture.width": 8, "pruning": {"schedule": "linear", "criterion": "taylor"}})
+    'width 8, pruning linear taylor'
+    """
+    return ", ".join(f"{path.split('.')[-1]} {write_value(value)}" for path, value in values.items())
+
+
+def write_value(value: Any) -> str:
+    """Write one value of a range in a few characters.
+
+    >>> write_value([96, 96]), write_value(0.00031), write_value(None)
+    ('96x96', '0.00031', 'none')
+    """
+    if isinstance(value, Mapping):
+        return " ".join(write_value(item) for item in value.values())
+    if isinstance(value, list):
+        return "x".join(write_value(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)

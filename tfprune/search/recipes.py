@@ -15,11 +15,13 @@ from tfprune.recipe.ranges import put_values, searched_content
 from tfprune.recipe.search import QUALITIES
 from tfprune.recipe.sections import Recipe
 from tfprune.records import read_json
+from tfprune.report.wording import as_cost, as_score, describe_values
 from tfprune.run import prepare, run_recipe
 from tfprune.run.folder import check_folder_is_ours, claim_folder
 from tfprune.run.inputs import Inputs, build_dense, load_inputs
 from tfprune.search.searching import Task, search
 from tfprune.search.trials import RejectedTrial, TrialRecord, explain_broken, find_broken, find_limits
+from tfprune.search.workers import search_with_workers
 from tfprune.targets.advice import export_untrained
 from tfprune.verification.arena import measure_arena
 from tfprune.verification.footprint import measure_footprint
@@ -38,6 +40,7 @@ def search_recipe(
     model: str | Path | None = None,
     trust: bool = False,
     out: str | Path = "runs",
+    workers: int = 1,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Search a recipe, or go on where an earlier start was stopped; return the folder of the search.
@@ -46,6 +49,7 @@ def search_recipe(
         recipe: with a search section.
         data, model, trust: as `tfprune.run.run_recipe` takes them.
         out: the folder in which that of the search lies, under the recipe's name.
+        workers: trials at a time, each in a process of its own.
         say: called with one line of text as a trial starts and ends.
 
     Raises:
@@ -59,7 +63,11 @@ def search_recipe(
     run = RecipeTrial(recipe, inputs.dataset, folder, data=data, model=model, trust=trust)
     limits = find_limits(recipe.search, lambda names: run.shape_costs(recipe, names))
     run = RecipeTrial(recipe, inputs.dataset, folder, data=data, model=model, trust=trust, limits=limits)
-    search(Task(recipe.search, run, folder, limits, recipe.seed, _most_epochs(recipe), say))
+    task = Task(recipe.search, run, folder, limits, recipe.seed, _most_epochs(recipe), say)
+    if workers > 1:
+        search_with_workers(task, workers)
+    else:
+        search(task)
     return folder
 
 
@@ -67,6 +75,25 @@ def trial_recipe(recipe: Recipe, name: str, values: Mapping[str, Any]) -> Recipe
     """Return the recipe of one trial, checked; it is named after the trial and searches nothing."""
     content = put_values(searched_content(recipe), values)
     return check_recipe({**content, "name": name, "about": {}}, where=name)
+
+
+def picked_recipe(searched: Recipe, record: TrialRecord) -> Recipe:
+    """Return the recipe of a trial to go on with: named after its search, saying where it comes from."""
+    name = f"{searched.name}_{record.trial}"
+    costs = [f"{cost} {as_cost(cost, record.figures[cost], unit=True)}" for cost in searched.search.costs]
+    quality = searched.search.quality
+    scores = [
+        f"{split} {quality} {as_score(record.figures.get(key))}"
+        for split, key in (("validation", quality), ("test", f"test_{quality}"))
+    ]
+    about = {
+        "purpose": f"{record.trial} of the search {searched.name}: {describe_values(record.values)}",
+        "source": searched.about.source,
+        "result": f"in the search: {', '.join([*scores, *costs])}",
+        "command": f"tfprune run {name}.yaml" + ("" if searched.data.generate else " --data DIR"),
+    }
+    content = put_values(searched_content(searched), record.values)
+    return check_recipe({**content, "name": name, "about": about}, where=name)
 
 
 def _most_epochs(recipe: Recipe) -> int | None:
@@ -161,9 +188,3 @@ def file_costs(path: Path, names: Iterable[str]) -> dict[str, float]:
     if "arena_bytes" in set(names):
         costs["arena_bytes"] = measure_arena(path)
     return {name: float(cost) for name, cost in costs.items() if cost is not None}
-
-
-def best_of(records: Iterable[TrialRecord], quality: str) -> TrialRecord | None:
-    """Return the feasible trial with the highest quality, None without one."""
-    feasible = [record for record in records if record.is_feasible and record.figures[quality] is not None]
-    return max(feasible, key=lambda record: record.figures[quality], default=None)

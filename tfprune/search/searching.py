@@ -7,13 +7,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfprune.budget import write_amount
 from tfprune.errors import InputError
 from tfprune.recipe.search import Search
+from tfprune.report.wording import as_cost, as_score, describe_values
 from tfprune.search.journal import Journal
 from tfprune.search.oracles import SCORE, build_oracle, replay, values_of
 from tfprune.search.trials import (
@@ -41,6 +42,10 @@ _HOPELESS = 3
 _PAUSE_SECONDS = 0.05
 
 
+def _say_nothing(text: str) -> None:
+    """Stand for a listener that is not there, also in another process."""
+
+
 @dataclass(frozen=True)
 class Task:
     """A search as each of its workers knows it; it can be sent to another process.
@@ -61,7 +66,7 @@ class Task:
     limits: Mapping[str, tuple[str, float]]
     seed: int = 0
     most_epochs: int | None = None
-    say: Callable[[str], None] = lambda text: None
+    say: Callable[[str], None] = _say_nothing
 
 
 def search(task: Task) -> list[TrialRecord]:
@@ -72,12 +77,11 @@ def search(task: Task) -> list[TrialRecord]:
     it for trials. A worker that died and starts again under its id runs its trial again.
 
     Raises:
-        InputError: when the first trials all fail.
+        InputError: when the first trials all fail, or another process runs this search.
     """
-    with tempfile.TemporaryDirectory() as scratch:
-        oracle = build_oracle(
-            task.settings, Journal(task.folder / "journal.jsonl"), seed=task.seed, most_epochs=task.most_epochs
-        )
+    journal = Journal(task.folder / "journal.jsonl")
+    with tempfile.TemporaryDirectory() as scratch, nullcontext() if is_worker() else journal.opened():
+        oracle = build_oracle(task.settings, journal, seed=task.seed, most_epochs=task.most_epochs)
         tuner = _Tuner(task, oracle, scratch)
         if not is_worker():
             replay(oracle)
@@ -118,33 +122,14 @@ def run_trial(task: Task, name: str, positions: Mapping[str, Any], worker: str) 
     return record
 
 
-def describe_values(values: Mapping[str, Any]) -> str:
-    """Return values in one line.
-
-    >>> describe_values({"architecture.width": 8, "pruning": {"schedule": "linear", "criterion": "taylor"}})
-    'width 8, pruning linear taylor'
-    """
-    return ", ".join(f"{path.split('.')[-1]} {write_value(value)}" for path, value in values.items())
-
-
-def write_value(value: Any) -> str:
-    """Return one value of a range in a few characters."""
-    if isinstance(value, Mapping):
-        return " ".join(write_value(item) for item in value.values())
-    if isinstance(value, list):
-        return "x".join(write_value(item) for item in value)
-    return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
-
-
 def describe_ending(settings: Search, record: TrialRecord) -> str:
     """Return in one line what came of a trial."""
     if record.status != FINISHED:
         return f"{record.status}: {record.reason}"
-    costs = [f"{name} {write_amount(name, record.figures[name] or 0.0)}" for name in settings.costs]
+    costs = [f"{name} {as_cost(name, record.figures[name], unit=True)}" for name in settings.costs]
     broken = f"; breaks {', '.join(record.broken)}" if record.broken else ""
-    quality = record.figures[settings.quality]
-    shown = "none" if quality is None else f"{quality:.3f}"
-    return f"{settings.quality} {shown}, {', '.join(costs)}, {record.seconds:,.0f} s{broken}"
+    scored = f"{settings.quality} {as_score(record.figures[settings.quality])}"
+    return f"{scored}, {', '.join(costs)}, {record.seconds:,.0f} s{broken}"
 
 
 class _Stopped(FatalError):

@@ -1,0 +1,49 @@
+"""A search over a function of one's own: any training, any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tfprune.recipe import check_search
+from tfprune.report.search import write_search_page
+from tfprune.search.fronts import write_search_record
+from tfprune.search.searching import RunTrial, Task, search
+from tfprune.search.trials import TrialRecord, find_limits
+from tfprune.search.workers import search_with_workers
+
+
+def search_function(
+    run: RunTrial,
+    settings: dict[str, Any],
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    workers: int = 1,
+    most_epochs: int | None = None,
+    say: Callable[[str], None] = print,
+) -> list[TrialRecord]:
+    """Search the arguments of a function, resumably; return the records of all trials and write a page on them.
+
+    Args:
+        run: `run(values, folder)` -> figures, with the quality and every cost that the settings name; `values` has
+            those of the ranges, `folder` is the trial's own. An `InputError` says that the values do not go
+            together; `tfprune.search.trials.RejectedTrial` that a constraint is broken before any training.
+        settings: what the section `search` of a recipe holds; paths are names of your own.
+        folder: of the search. A second start with the same settings goes on there.
+        seed: of the oracle.
+        workers: trials at a time, in processes of their own; `run` must then be importable, and the script guarded
+            by `if __name__ == "__main__"`.
+        most_epochs: hyperband: the epochs of a trial that gets all of the resource.
+        say: called with one line of text as a trial starts and ends.
+
+    Raises:
+        InputError: when the settings are wrong, or the first trials all fail.
+    """
+    chosen, folder = check_search(settings), Path(folder)
+    task = Task(chosen, run, folder, find_limits(chosen), seed, most_epochs, say)
+    records = search_with_workers(task, workers) if workers > 1 else search(task)
+    write_search_record(folder, chosen, name=folder.name)
+    write_search_page(folder)
+    return records
