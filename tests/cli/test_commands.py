@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
@@ -85,6 +86,24 @@ def test_export_writes_the_file_the_run_wrote(finished, tmp_path):
         *("model_data.cc", "model_data.h", "model_operators.h", "README.md")
     }
     assert out.read_bytes() == (finished / "models" / "pruned_int8.tflite").read_bytes()
+
+
+def test_operators_kept_float_are_named_and_judged_one_by_one(finished, tmp_path):
+    given = (finished / "models" / "dense.keras", "--data", finished / "data")
+    result = tfprune("export", *given, "--keep-float", 1, "--out", tmp_path / "kept.tflite")
+    assert result.returncode == 0, result.stderr
+    assert "calibrated on 16 train pictures, chosen by class, the rarest first" in result.stderr
+    said = r"float: CONV_2D \S+  its signal -?[\d.]+ dB in int8; the answers' -?[\d.]+ dB now"
+    assert len(re.findall(said, result.stdout)) == 1
+    result = tfprune("verify", *given, "--keep-float", 2, "--json", tmp_path / "record.json")
+    assert result.returncode == 0, result.stderr
+    assert len(re.findall(said, result.stdout)) == 2
+    rows = json.loads((tmp_path / "record.json").read_text())["rows"]
+    assert [row["variant"] for row in rows] == ["dense", "dense_float0", "dense_float1", "dense_float2"]
+    floats = [len(row["footprint"]["float_ops"]) for row in rows[1:]]
+    assert floats[0] == 0 < floats[1] < floats[2]
+    sizes = [row["footprint"]["file_bytes"] for row in rows]
+    assert sizes[1] < sizes[2] < sizes[3] < sizes[0]
 
 
 def test_prune_starts_from_a_trained_model(finished, tmp_path):

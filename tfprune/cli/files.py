@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tfprune.cli.given import tflite_files
+from tfprune.cli.given import describe_calibration, describe_kept, tflite_files
 from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -31,7 +31,9 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
 @click.option("--sparse", is_flag=True, help="Store mostly-zero weights without their zeros.")
 @click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
 @click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
-@click.option("--calibration-images", default=100, show_default=True, type=click.IntRange(8))
+@click.option("--calibration-images", type=click.IntRange(8), help="Pictures for the ranges; default: until they stay.")
+@click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at either end of its range.")
+@click.option("--keep-float", default=0, type=click.IntRange(0), help="Operators of int8 to compute in float instead.")
 @SIZE
 @click.option("--scale", callback=_numbers, metavar="NUMBERS", help="Model takes pixels * scale + offset.")
 @click.option("--offset", callback=_numbers, metavar="NUMBERS", help="One number, or one per channel.")
@@ -45,7 +47,9 @@ def export(
     sparse: bool,
     data: Path | None,
     classes: str | None,
-    calibration_images: int,
+    calibration_images: int | None,
+    clip: float,
+    keep_float: int,
     size: tuple[int, int] | None,
     scale: Any,
     offset: Any,
@@ -57,12 +61,16 @@ def export(
 
     MODEL is a .keras or .h5 file or a SavedModel folder. It takes pixels
     0..255, unless --scale and --offset say what it takes; they are put inside
-    the file.
+    the file. --keep-float K takes the operators whose rounding costs the
+    answers most, and says which; `verify MODEL --keep-float K` what they gain.
     """
     from tfprune.architectures.files import load_model, picture_shape
-    from tfprune.errors import InputError
-    from tfprune.export.calibration import read_calibration
+    from tfprune.errors import InputError, look_up
+    from tfprune.export import SCHEMES
+    from tfprune.export.calibration import choose_calibration, read_calibration
+    from tfprune.export.card import read_card
     from tfprune.export.conversion import export_tflite
+    from tfprune.quantization.training import is_quantized
 
     loaded = load_model(model, trust=trust)
     names, pictures = classes.split(",") if classes else None, None
@@ -71,9 +79,13 @@ def export(
         taken = size or (height, width)
         if None in taken:
             raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
-        names, pictures = read_calibration(
-            data, size=taken, channels=channels, count=calibration_images, class_names=names
-        )
+        names, train = read_calibration(data, size=taken, channels=channels, class_names=names)
+        if look_up("scheme", scheme, SCHEMES, "--scheme").calibrated and not is_quantized(loaded):
+            chosen = choose_calibration(
+                train.images, train.masks, class_names=names, count=calibration_images, model=loaded
+            )
+            pictures = chosen.pictures
+            click.echo(describe_calibration(chosen.record), err=True)
     if names is None:
         raise InputError("the file names its classes: give --classes background,rust, or --data with a dataset.json")
     preprocessing = None if scale is None and offset is None else (1.0 if scale is None else scale, offset or 0.0)
@@ -85,10 +97,14 @@ def export(
         sparse=sparse,
         class_names=names,
         calibration=pictures,
+        clip=clip,
+        keep_float=keep_float,
         preprocessing=preprocessing,
         input_size=size,
     )
     click.echo(f"{written}  {written.stat().st_size / 1024:.1f} KiB")
+    for row in (read_card(written) or {}).get("kept_float", ()):
+        click.echo(describe_kept(row))
     if c_array:
         _write_sources(written)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from tfprune.cli.given import tflite_files
+from tfprune.cli.given import tflite_files, with_float_curve
 from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -25,6 +25,9 @@ _USUAL_DROP = 0.01
 @click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below.")
 @click.option("--max-drop", type=float, help="Exit 1 when it is lower than DENSE's by more; default: .01.")
 @click.option("--min-agreement", type=click.FloatRange(0, 1), help="Exit 1 when fewer pixels are as DENSE has them.")
+@click.option(
+    "--keep-float", type=click.IntRange(1), help="Judge int8 files of one Keras MODEL, 0 to K operators float."
+)
 @RUNTIME
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Classify there too, for the agreement; repeatable.")
 @RUNTIME_PYTHON
@@ -41,6 +44,7 @@ def verify(
     min_iou: float | None,
     max_drop: float | None,
     min_agreement: float | None,
+    keep_float: int | None,
     runtime: str,
     also: tuple[str, ...],
     runtime_python: str | None,
@@ -54,6 +58,9 @@ def verify(
     The latency ratios are against the first file, or DENSE, measured
     interleaved. A Keras model is judged as the float32 .tflite that is made of
     it. Exit code 1 when a bound is not kept.
+
+    --keep-float K says where a Keras model's int8 file loses its signal, and
+    judges files with 0 to K of those operators in float32.
     """
     from rich.console import Console
 
@@ -70,7 +77,13 @@ def verify(
         return open_set(data, split_file=split_file).classes.names
 
     given = files if against is None else (against, *files)
-    with tflite_files(given, names, size=size, trust=trust) as converted:
+    if keep_float and len(given) > 1:
+        raise InputError("--keep-float judges the files of one Keras model; give that model alone")
+    if keep_float:
+        made = with_float_curve(files[0], keep_float, data, split_file=split_file, size=size, trust=trust)
+    else:
+        made = tflite_files(given, names, size=size, trust=trust)
+    with made as converted:
         record = prove_folder(
             converted,
             data,

@@ -7,17 +7,19 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tfprune.errors import InputError, look_up
-from tfprune.export import SCHEMES, Scheme
+from tfprune.export import SCHEMES
 from tfprune.export.card import CARD_FORMAT, write_card
+from tfprune.export.converter import convert_function
 from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
-from tfprune.export.ranges import has_empty_ranges, quantize_calibrated
+from tfprune.export.noise import KeptFloat
 from tfprune.export.rounding import rounded_kernels
 from tfprune.keras import keras, tf
 from tfprune.quantization.training import bake_model, is_quantized
@@ -37,6 +39,8 @@ def export_tflite(
     head: str = "probabilities",
     sparse: bool = False,
     calibration: np.ndarray | None = None,
+    clip: float = 0.0,
+    keep_float: int | Sequence[KeptFloat] = 0,
     preprocessing: tuple[Any, Any] | None = None,
     input_size: tuple[int, int] | None = None,
 ) -> Path:
@@ -55,6 +59,10 @@ def export_tflite(
         calibration: uint8 (N, H, W, C) pictures from the training split, all of which are used, in order;
             needed by integer schemes only, and not for a model of `tfprune.quantization.training.quantize_model`,
             which has learnt its ranges.
+        clip: the share of a tensor's values at either end that its range leaves out, 0 to .01; 0: none.
+        keep_float: in schemes with int8 activations, how many operators compute in float32 all the same, with
+            those that read what they make: the ones whose noise costs the answers most (`tfprune.export.noise`).
+            Or those that another file's card names.
         preprocessing: (scale, offset), scalars or one number per channel, when the model does not take raw
             pixels: it is put in front as `pixels * scale + offset`.
         input_size: (H, W) for a model that leaves them open.
@@ -70,14 +78,17 @@ def export_tflite(
     is_learnt = is_quantized(model)
     if is_learnt:
         _check_learnt(model, scheme, preprocessing)
+    _check_choices(scheme, is_learnt=is_learnt, clip=clip, keep_float=keep_float)
     calibrated = chosen.calibrated and not is_learnt
     calibration = _checked_calibration(calibration, shape, scheme) if calibrated else None
     with _quiet():
         model = bake_model(model) if is_learnt else _in_float32(model)
-        with rounded_kernels(model) if calibrated else nullcontext():
+        with rounded_kernels(model) if calibrated and not keep_float else nullcontext():
             function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
         _check_class_names(class_names, outputs)
-        flatbuffer = _convert(function, model, chosen, calibration, sparse=sparse)
+        flatbuffer, kept = convert_function(
+            function, model, chosen, calibration, sparse=sparse, clip=clip, keep_float=keep_float
+        )
     card = {
         "format": CARD_FORMAT,
         "classes": list(class_names),
@@ -87,6 +98,10 @@ def export_tflite(
         "input_size": list(shape[1:3]),
         "channels": shape[3],
     }
+    if calibrated:
+        card["calibration"] = {"pictures": len(calibration), "clip": clip}
+    if kept:
+        card["kept_float"] = [asdict(row) for row in kept]
     with atomic_path(path) as temporary:
         temporary.write_bytes(add_metadata(flatbuffer, card))
         write_card(temporary, card)
@@ -147,6 +162,19 @@ def _check_learnt(model: keras.Model, scheme: str, preprocessing: tuple[Any, Any
             f"{model.name} was trained on the pictures that it takes: nothing can be put in front of it. Build the "
             "preprocessing into the model (a Rescaling layer) before it is quantized"
         )
+
+
+def _check_choices(scheme: str, *, is_learnt: bool, clip: float, keep_float: int | Sequence[KeptFloat]) -> None:
+    """Refuse clipping and operators in float32 where they have no meaning."""
+    if isinstance(keep_float, int) and keep_float < 0:
+        raise InputError(f"keep_float is {keep_float}; give a number of operators, 0 or more")
+    if keep_float and (SCHEMES[scheme].activations != "int8" or is_learnt):
+        made = "a model that learnt its rounding" if is_learnt else f"scheme {scheme!r}"
+        raise InputError(f"keep_float chooses operators after calibration to int8, and {made} has none; leave it out")
+    if not 0 <= clip <= 0.01:
+        raise InputError(f"clip is {clip}; give the share of values to leave out at either end, from 0 to .01")
+    if clip and (is_learnt or not SCHEMES[scheme].calibrated):
+        raise InputError("clip changes ranges that calibration finds, and here is no calibration; leave it out")
 
 
 def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], scheme: str) -> np.ndarray:
@@ -234,61 +262,3 @@ def _preprocessed(pixels: tf.Tensor, preprocessing: tuple[Any, Any] | None) -> t
             f"of which there are {pixels.shape[-1]}"
         )
     return pixels * scale + offset
-
-
-def _convert(
-    function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None, *, sparse: bool
-) -> bytes:
-    try:
-        flatbuffer = _new_converter(function, model, scheme, calibration, sparse=sparse).convert()
-        if calibration is not None and has_empty_ranges(flatbuffer):
-            converter = _new_converter(function, model, scheme, calibration, sparse=sparse)
-            converter._experimental_calibrate_only = True
-            flatbuffer = quantize_calibrated(converter.convert(), scheme, sparse=sparse)
-        return flatbuffer
-    except Exception as error:  # the converter's own exception type is private
-        raise _conversion_error(error, function, model.name) from error
-
-
-def _new_converter(
-    function: Any, model: keras.Model, scheme: Scheme, calibration: np.ndarray | None, *, sparse: bool
-) -> Any:
-    # The converter saves what it is given as a SavedModel first: the variables are enough, and much quicker.
-    holder = tf.Module()
-    holder.variables_held = model.variables
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([function], holder)
-    learnt = scheme.calibrated and calibration is None
-    # The converter asks for pictures, and does not look into the graph first, when it may use int8 operators only.
-    operations = ("TFLITE_BUILTINS",) if learnt else scheme.operations
-    converter.target_spec.supported_ops = [getattr(tf.lite.OpsSet, name) for name in operations]
-    optimize = tf.lite.Optimize
-    asked = {optimize.DEFAULT: scheme.weights != "float32", optimize.EXPERIMENTAL_SPARSITY: sparse}
-    converter.optimizations = [name for name, wanted in asked.items() if wanted]
-    if scheme.weights == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    if calibration is not None:
-
-        def pictures() -> Iterator[list[np.ndarray]]:
-            for picture in calibration:
-                yield [picture[None].astype(np.float32)]
-
-        converter.representative_dataset = pictures
-    if scheme.calibrated:
-        converter.inference_input_type = tf.as_dtype(scheme.pixels)
-        converter.inference_output_type = tf.as_dtype(scheme.scores)
-    return converter
-
-
-def _conversion_error(error: Exception, function: Any, name: str) -> InputError:
-    """Return the error with the ops the converter refused and the layers they stand in."""
-    text = str(error)
-    listed = re.findall(r"(?:TF Select|Flex|Custom) ops: *([\w, ]+)", text)
-    refused = sorted({op.strip() for line in listed for op in line.split(",") if op.strip()})
-    if not refused:
-        return InputError(f"TensorFlow Lite cannot convert {name}: {text.strip()[:500]}")
-    places = [operation.name for operation in function.graph.get_operations() if operation.type in refused]
-    where = f" (at {', '.join(places[:5])})" if places else ""
-    return InputError(
-        f"TensorFlow Lite has no op for {', '.join(refused)} of {name}{where}; "
-        "replace that layer, or write it with ops that TensorFlow Lite has"
-    )

@@ -9,14 +9,20 @@ half a step (SQuant: Guo et al., ICLR 2022, arXiv 2202.07471, sections 3.2 and 3
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+import flatbuffers
 import numpy as np
 
 from tfprune.keras import keras, tf
 
+from tensorflow.lite.python import schema_py_generated as schema
+
 _HIGHEST = 127
+_FILTERS_LAST = {schema.BuiltinOperator.CONV_2D: 0, schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3}
+"""Operators whose kernels are rounded -> the axis of the filters: (filters, h, w, inputs), (1, h, w, filters)."""
+
 _KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
 
 
@@ -54,6 +60,39 @@ def _cancel(exact: np.ndarray, rounded: np.ndarray, movable: np.ndarray) -> np.n
     place = np.argsort(np.argsort(-gain, axis=0, kind="stable"), axis=0, kind="stable")
     moved = (place < np.abs(excess)) & movable
     return rounded - moved * direction
+
+
+class RoundedFlatbuffer:
+    """A float32 .tflite whose convolutions compute with rounded kernels, but for those that are to stay exact."""
+
+    def __init__(self, flatbuffer: bytes) -> None:
+        self._flatbuffer = flatbuffer
+        model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
+        kinds = [max(code.builtinCode, code.deprecatedBuiltinCode) for code in model.operatorCodes]
+        tensors = model.subgraphs[0].tensors
+        self._rounded: dict[str, tuple[int, np.ndarray]] = {}
+        for operator in model.subgraphs[0].operators:
+            if kinds[operator.opcodeIndex] not in _FILTERS_LAST:
+                continue
+            kernel = tensors[operator.inputs[1]]
+            data = model.buffers[kernel.buffer].data
+            if kernel.type == schema.TensorType.FLOAT32 and data is not None and len(data):
+                values = np.frombuffer(bytes(data), np.float32).reshape(kernel.shape)
+                axis = _FILTERS_LAST[kinds[operator.opcodeIndex]]
+                turned = np.moveaxis(values, axis, -1)
+                rounded = round_kernel(turned.reshape(np.prod(turned.shape[:2]), -1, turned.shape[-1]))
+                back = np.ascontiguousarray(np.moveaxis(rounded.reshape(turned.shape), -1, axis))
+                self._rounded[tensors[operator.outputs[0]].name.decode()] = (kernel.buffer, back)
+
+    def packed(self, *, exact: Collection[str]) -> bytes:
+        """Return the flatbuffer; the convolutions that make the tensors named in `exact` keep their kernels."""
+        model = schema.ModelT.InitFromPackedBuf(bytearray(self._flatbuffer), 0)
+        for made, (buffer, kernel) in self._rounded.items():
+            if made not in exact:
+                model.buffers[buffer].data = np.frombuffer(kernel.tobytes(), np.uint8)
+        builder = flatbuffers.Builder(len(self._flatbuffer))
+        builder.Finish(model.Pack(builder), b"TFL3")
+        return bytes(builder.Output())
 
 
 @contextmanager

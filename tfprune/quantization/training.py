@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -47,7 +47,7 @@ def quantize_model(model: Any, pictures: np.ndarray, *, keep_zeros: bool = True)
         if isinstance(layer, QuantizedLayer):
             layer.note_zeros()
     observed = ranged if pictures.dtype == np.uint8 else [*folded.inputs, *ranged]
-    for layer, (low, high) in zip(wiring.ranges, measure_extremes(folded, observed, pictures), strict=True):
+    for layer, (low, high) in zip(wiring.ranges, _observer(folded, observed)(pictures), strict=True):
         layer.low.assign(min(low, 0.0))
         layer.high.assign(max(high, 0.0))
     return quantized
@@ -78,20 +78,30 @@ def describe_quantized(model: Any) -> dict[str, Any]:
     }
 
 
-def measure_extremes(model: Any, tensors: Sequence[Any], pictures: np.ndarray) -> np.ndarray:
-    """Return the lowest and highest value of tensors of a model over pictures, (tensors, 2)."""
+def observe_ranges(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function pictures (N, H, W, C) -> lowest and highest value, (tensors, 2), of what int8 files round.
+
+    Args:
+        model: a functional tf_keras model.
+    """
+    folded = fold_model(model)
+    return _observer(folded, list(tensors_with_range(folded)))
+
+
+def _observer(model: Any, tensors: Sequence[Any]) -> Callable[[np.ndarray], np.ndarray]:
     inside = keras.Model(model.inputs, list(tensors))
 
-    @tf.function
+    @tf.function(reduce_retracing=True)
     def extremes(batch: Any) -> Any:
         values = tf.nest.flatten(inside(batch, training=False))
         return tf.stack([(tf.reduce_min(value), tf.reduce_max(value)) for value in values])
 
-    rows = [
-        extremes(tf.cast(pictures[start : start + _BATCH], tf.float32)).numpy()
-        for start in range(0, len(pictures), _BATCH)
-    ]
-    return np.stack([np.min([row[:, 0] for row in rows], 0), np.max([row[:, 1] for row in rows], 0)], 1)
+    def observe(pictures: np.ndarray) -> np.ndarray:
+        batches = (pictures[start : start + _BATCH] for start in range(0, len(pictures), _BATCH))
+        rows = [extremes(tf.cast(batch, tf.float32)).numpy() for batch in batches]
+        return np.stack([np.min([row[:, 0] for row in rows], 0), np.max([row[:, 1] for row in rows], 0)], 1)
+
+    return observe
 
 
 class _Quantizing:

@@ -237,7 +237,21 @@ class Export(Section):
 
     schemes: Annotated[list[_one_of("scheme", SCHEMES)], Field(min_length=1)] = Field(["float32", "int8"])
     head: _one_of("head", HEADS) = "probabilities"
-    calibration_images: Annotated[int, Field(ge=8)] = Field(100, description="train pictures for int8 ranges")
+    calibration_images: Annotated[int, Field(ge=8)] | None = Field(
+        None, description="train pictures for integer ranges; default: until more hardly widen them, at most 256"
+    )
+    clip: Annotated[float, Field(ge=0, le=0.01)] = Field(
+        0.0, description="share of a tensor's values to leave out at either end of its range"
+    )
+    keep_float: Annotated[int, Field(ge=0)] = Field(
+        0, description="operators of int8 files to compute in float32, those whose rounding costs most"
+    )
+
+    @model_validator(mode="after")
+    def _has_what_it_changes(self) -> Self:
+        if self.keep_float and not any(SCHEMES[name].activations == "int8" for name in self.schemes):
+            raise ValueError(f"keep_float is for int8 files, and schemes is {self.schemes}; add int8, or leave it out")
+        return self
 
 
 class Verification(Section):

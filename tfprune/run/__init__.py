@@ -15,7 +15,7 @@ import numpy as np
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfprune.errors import InputError
 from tfprune.export import SCHEMES
-from tfprune.export.calibration import spread
+from tfprune.export.calibration import choose_calibration
 from tfprune.export.conversion import export_tflite
 from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.cloning import copy_weights
@@ -33,6 +33,7 @@ from tfprune.run.inputs import (
     build_dense,
     build_recipe_augmentation,
     build_recipe_loss,
+    calibration_images,
     check_stages,
     load_inputs,
     regularized_layers,
@@ -103,10 +104,11 @@ def run_recipe(
     if plans.remove is not None:
         shrinker = Shrinker(recipe, inputs, dense, plans.remove, run_stage, folder)
         stages += shrink(shrinker, variants)
+    pictures = calibrate(recipe, dense, inputs, folder)
     if recipe.quantization is not None:
-        stages.append(quantize(recipe, variants, inputs, run_stage, folder))
+        stages.append(quantize(recipe, variants, pictures, run_stage, folder))
     say("exporting")
-    files = export_variants(recipe, variants, inputs, folder)
+    files = export_variants(recipe, variants, inputs, pictures, folder)
     say("verifying the exported files on the test split")
     verify_variants(recipe, variants, files, inputs, folder)
     write_json(folder / "records" / "run.json", run_record(recipe, stages))
@@ -215,13 +217,12 @@ def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
 def quantize(
     recipe: Recipe,
     variants: dict[str, Any],
-    inputs: Inputs,
+    pictures: np.ndarray,
     run_stage: Callable[..., StageResult],
     folder: Path,
 ) -> StageResult:
     """Train the last net with the rounding of its int8 files; add it to `variants` and return the stage."""
     origin = next(name for name in ("shrunk", "pruned", "dense") if name in variants)
-    pictures = spread(inputs.arrays["train"].images, recipe.export.calibration_images)
     net = quantize_model(variants[origin], pictures, keep_zeros=recipe.quantization.keep_zeros)
     stage = run_stage("quantize", recipe.quantization, net)
     variants["quantized"] = net
@@ -272,14 +273,36 @@ def write_sparsity(folder: Path, recipe: Recipe, controller: MaskController, sta
     )
 
 
-def export_variants(recipe: Recipe, variants: dict[str, Any], inputs: Inputs, folder: Path) -> list[ExportedFile]:
+def calibrate(recipe: Recipe, dense: Any, inputs: Inputs, folder: Path) -> np.ndarray | None:
+    """Choose the pictures that set the ranges of integer files; write `records/calibration.json`.
+
+    Returns:
+        uint8 (N, H, W, C), or None when the recipe exports no integer file.
+    """
+    if not any(SCHEMES[scheme].calibrated for scheme in recipe.export.schemes):
+        return None
+    chosen = choose_calibration(
+        calibration_images(recipe, inputs),
+        inputs.arrays["train"].masks,
+        class_names=inputs.dataset.classes.names,
+        count=recipe.export.calibration_images,
+        model=dense,
+    )
+    write_json(folder / "records" / "calibration.json", {**chosen.record, "clip": recipe.export.clip})
+    return chosen.pictures
+
+
+def export_variants(
+    recipe: Recipe, variants: dict[str, Any], inputs: Inputs, pictures: np.ndarray | None, folder: Path
+) -> list[ExportedFile]:
     """Export every variant in every scheme of the recipe, the quantized one in those that it trained for."""
-    calibration = spread(inputs.arrays["train"].images, recipe.export.calibration_images)
     files = []
     for variant, model in variants.items():
         for scheme in recipe.export.schemes:
-            if variant == "quantized" and SCHEMES[scheme].activations != "int8":
+            row = SCHEMES[scheme]
+            if variant == "quantized" and row.activations != "int8":
                 continue
+            calibrated = row.calibrated and variant != "quantized"
             path = folder / "models" / f"{variant}_{scheme}.tflite"
             if not path.exists():
                 export_tflite(
@@ -288,7 +311,9 @@ def export_variants(recipe: Recipe, variants: dict[str, Any], inputs: Inputs, fo
                     scheme=scheme,
                     head=recipe.export.head,
                     class_names=inputs.dataset.classes.names,
-                    calibration=calibration,
+                    calibration=pictures,
+                    clip=recipe.export.clip if calibrated else 0.0,
+                    keep_float=recipe.export.keep_float if calibrated and row.activations == "int8" else 0,
                 )
             files.append(ExportedFile(variant, scheme, path))
     return files

@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
 from tfprune.channels import Removal, Selection, remove_channels
@@ -30,6 +32,9 @@ from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 
+_MEASURED_ON = 100
+"""Pictures that calibrate a file whose bytes or milliseconds are measured for a budget."""
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -37,6 +42,13 @@ class Inputs:
 
     dataset: SegmentationSet
     arrays: dict[str, SegmentationArrays]
+
+
+def calibration_images(recipe: Recipe, inputs: Inputs) -> np.ndarray:
+    """Return the train pictures at the net's size: their middle where they are larger, to be cropped at random."""
+    images, (height, width) = inputs.arrays["train"].images, recipe.data.size
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    return images[:, top : top + height, left : left + width]
 
 
 def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path) -> Inputs:
@@ -242,7 +254,7 @@ def _remove(
         loss=loss,
         measures=build_measures(
             section.scheme,
-            calibration=spread(inputs.arrays["train"].images, recipe.export.calibration_images),
+            calibration=spread(calibration_images(recipe, inputs), _MEASURED_ON),
             head=recipe.export.head,
             threads=recipe.verification.threads,
         ),
