@@ -49,7 +49,7 @@ TINY = {
     "fine_tuning": {"epochs": 2},
     "channels": {"way": "one_shot", "epochs": 1, "ratio": 0.5, "multiple_of": 1},
     "quantization": {"epochs": 1},
-    "verification": {"latency_runs": 3},
+    "verification": {"latency_runs": 3, "target": "coral"},
 }
 
 

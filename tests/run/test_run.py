@@ -53,6 +53,17 @@ def test_the_record_judges_every_file_on_the_whole_test_split(finished):
     assert pruned["gzip_bytes"] < dense["gzip_bytes"]
 
 
+def test_the_files_are_held_against_the_target_of_the_recipe(finished):
+    record = read_json(finished / "records" / "target.json")
+    variants = ["dense", "pruned", "shrunk", "quantized"]
+    assert record["target"] == "coral" and [row["variant"] for row in record["rows"]] == variants
+    for row in record["rows"]:
+        assert {found["operator"] for found in row["findings"]} == {"RESIZE_NEAREST_NEIGHBOR", "SOFTMAX"}
+        assert 0 < row["unmapped"] < row["operators"] and row["scheme"] == "int8"
+    page = (finished / "report.html").read_text()
+    assert "<h2>On coral</h2>" in page and "no softmax over one row" in page
+
+
 def test_the_sparsity_is_what_was_asked_over_all_masked_layers(finished):
     record = read_json(finished / "records" / "sparsity.json")
     kept, weights = (sum(row[name] for row in record["layers"]) for name in ("nonzero", "weights"))
@@ -151,6 +162,11 @@ def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
     [
         ({"architecture": {"name": "unet", "encoder": "resnet18"}, "data.size": [40, 32]}, "architecture: .*40"),
         ({"architecture": {"name": "plain_unet", "widht": 8}}, "architecture: .*widht.*did you mean 'width'"),
+        ({"verification.target": "corall"}, "verification.target is .*did you mean 'coral'"),
+        (
+            {"export": {"schemes": ["float32"]}, "quantization": None},
+            "target coral takes files of scheme int8, and",
+        ),
         ({"architecture": {"name": "plain_unet", "head": "sigmoid"}, "data.generate.classes": 3}, "softmax"),
         ({"loss": "tverski"}, "loss: unknown loss 'tverski'; did you mean 'tversky'"),
         ({"class_weights": [1.0]}, "class_weights has 1 numbers, and the set has 2 classes"),

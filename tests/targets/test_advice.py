@@ -14,7 +14,7 @@ from tfprune.keras import keras
 from tfprune.targets import TARGETS
 from tfprune.targets.advice import advise, conclude, gains, halved, masked, meeting, narrowed
 from tfprune.targets.lint import lint_file
-from tfprune.targets.vela import estimate_with_vela, has_vela
+from tfprune.targets.vela import choose_system, estimate_with_vela, has_vela
 from tfprune.verification.runtimes import open_runtime
 
 SIZE = 32
@@ -100,7 +100,7 @@ def test_vela_agrees_with_the_static_rules(net, tmp_path):
         path = export_tflite(
             net, tmp_path / f"{head}.tflite", scheme="int8", head=head, class_names=["a", "b"], calibration=pictures
         )
-        found = estimate_with_vela(path, "ethos-u55")
+        found = estimate_with_vela(path, choose_system("ethos-u55"))
         by_rules = [one.operator for one in lint_file(path, "ethos-u55").findings]
         assert by_rules == (["BROADCAST_TO"] if head == "coarse_class_map" else [])
         assert len(found.faults) == len(by_rules)
@@ -112,7 +112,7 @@ def test_vela_agrees_with_the_static_rules(net, tmp_path):
 def test_a_file_that_vela_cannot_read_gets_one_message(tmp_path):
     (tmp_path / "broken.tflite").write_bytes(b"\0\0\0\0TFL3broken")
     with pytest.raises(InputError, match="Vela cannot compile this file"):
-        estimate_with_vela(tmp_path / "broken.tflite", "ethos-u55")
+        estimate_with_vela(tmp_path / "broken.tflite", choose_system("ethos-u55"))
 
 
 def test_the_command_prints_a_table_within_80_columns(net, tmp_path):

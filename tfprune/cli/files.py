@@ -29,6 +29,7 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
 @click.option("--scheme", default="int8", show_default=True, help="Number formats; see `tfprune list schemes`.")
 @click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
 @click.option("--sparse", is_flag=True, help="Store mostly-zero weights without their zeros.")
+@click.option("--resize-v2", is_flag=True, help="Resizes as older Coral compilers read them; bilinear ones change.")
 @click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
 @click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
 @click.option("--calibration-images", type=click.IntRange(8), help="Pictures for the ranges; default: until they stay.")
@@ -45,6 +46,7 @@ def export(
     scheme: str,
     head: str,
     sparse: bool,
+    resize_v2: bool,
     data: Path | None,
     classes: str | None,
     calibration_images: int | None,
@@ -95,6 +97,7 @@ def export(
         scheme=scheme,
         head=head,
         sparse=sparse,
+        resize_v2=resize_v2,
         class_names=names,
         calibration=pictures,
         clip=clip,

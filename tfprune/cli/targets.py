@@ -27,11 +27,11 @@ def lint(
     exported first, as `tfprune export` does. Exit code 1 when something falls
     back.
     """
-    from tfprune.errors import FindingError, InputError, look_up
-    from tfprune.targets import TARGETS
+    from tfprune.errors import FindingError, InputError
+    from tfprune.targets import find_target
     from tfprune.targets.lint import lint_file
 
-    chosen = look_up("target", target, TARGETS)
+    chosen = find_target(target)
     if model.suffix == ".tflite" and (scheme or head or size or trust):
         raise InputError(f"{model} is exported already; --scheme, --head, --size and --trust are for Keras models")
     with tempfile.TemporaryDirectory() as folder:
@@ -144,6 +144,9 @@ def _lines(name: str, verdict: Any, target: Any) -> list[str]:
     lines.append(
         f"{total - unmapped} of {total} operators run on {on}" + (f", {unmapped} on {off}" if unmapped else "")
     )
+    if verdict.guessed:
+        likely = "unlikely" if verdict.falls_back else "likely"
+        lines.append(f"a static check: as a whole it is {likely} to map; the target's compiler is not on PATH")
     if target.breaks_off and unmapped:
         first = min(verdict.unmapped)
         lines.append(f"from number {first} on ({verdict.operators[first]}) nothing does: one part of the net maps")

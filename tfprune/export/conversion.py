@@ -20,6 +20,7 @@ from tfprune.export.converter import convert_function
 from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
 from tfprune.export.noise import KeptFloat
+from tfprune.export.resizes import without_half_pixels
 from tfprune.export.rounding import rounded_kernels
 from tfprune.keras import keras, tf
 from tfprune.quantization.training import bake_model, is_quantized
@@ -38,6 +39,7 @@ def export_tflite(
     scheme: str = "float32",
     head: str = "probabilities",
     sparse: bool = False,
+    resize_v2: bool = False,
     calibration: np.ndarray | None = None,
     clip: float = 0.0,
     keep_float: int | Sequence[KeptFloat] = 0,
@@ -56,6 +58,8 @@ def export_tflite(
         head: a key of `tfprune.export.HEADS`.
         sparse: store mostly-zero weights without their zeros. The file shrinks and loads more slowly; see
             `Scheme.sparse` for the formats that have it. TFLite Micro does not load such files.
+        resize_v2: write resizes as compilers 14 and 15 of Coral read them; see `tfprune.export.resizes` for
+            what that changes.
         calibration: uint8 (N, H, W, C) pictures from the training split, all of which are used, in order;
             needed by integer schemes only, and not for a model of `tfprune.quantization.training.quantize_model`,
             which has learnt its ranges.
@@ -89,6 +93,8 @@ def export_tflite(
         flatbuffer, kept = convert_function(
             function, model, chosen, calibration, sparse=sparse, clip=clip, keep_float=keep_float
         )
+    if resize_v2:
+        flatbuffer = without_half_pixels(flatbuffer)
     card = {
         "format": CARD_FORMAT,
         "classes": list(class_names),

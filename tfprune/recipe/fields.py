@@ -1,8 +1,8 @@
-"""What the sections of a recipe are made of: a strict model, names that must be in a table, budgets."""
+"""What the sections of a recipe are made of: a strict model, names that must be in a table, budgets, targets."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from tfprune.budget import parse_budget
 from tfprune.errors import InputError, unknown_name
+from tfprune.targets import find_target
 
 
 def one_of(kind: str, accepted: Collection[str]) -> Any:
@@ -23,15 +24,21 @@ def one_of(kind: str, accepted: Collection[str]) -> Any:
     return Annotated[str, AfterValidator(check), WithJsonSchema({"type": "string", "enum": list(accepted)})]
 
 
-def _check_budget(given: str) -> str:
-    try:
-        parse_budget(given)
-    except InputError as error:
-        raise PydanticCustomError("budget", "{text}", {"text": str(error)}) from None
-    return given
+def _read_by(read: Callable[[str], Any]) -> Any:
+    """Return the type of a text that a function must be able to read."""
+
+    def check(given: str) -> str:
+        try:
+            read(given)
+        except InputError as error:
+            raise PydanticCustomError("unreadable", "{text}", {"text": str(error)}) from None
+        return given
+
+    return Annotated[str, AfterValidator(check)]
 
 
-Budget = Annotated[str, AfterValidator(_check_budget)]
+Budget = _read_by(parse_budget)
+TargetName = _read_by(find_target)
 
 
 class Section(BaseModel):

@@ -11,10 +11,11 @@ from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
-from tfprune.recipe.fields import Budget, Section
+from tfprune.recipe.fields import Budget, Section, TargetName
 from tfprune.recipe.fields import one_of as _one_of
 from tfprune.recipe.search import Search
 from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
+from tfprune.targets import find_target
 from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
 from tfprune.verification.engines import RUNTIMES
 
@@ -237,6 +238,7 @@ class Export(Section):
 
     schemes: Annotated[list[_one_of("scheme", SCHEMES)], Field(min_length=1)] = Field(["float32", "int8"])
     head: _one_of("head", HEADS) = "probabilities"
+    resize_v2: bool = Field(False, description="resizes as older Coral compilers read them; bilinear ones change")
     calibration_images: Annotated[int, Field(ge=8)] | None = Field(
         None, description="train pictures for integer ranges; default: until more hardly widen them, at most 256"
     )
@@ -263,6 +265,9 @@ class Verification(Section):
     )
     threads: Annotated[int, Field(ge=1)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 50
+    target: TargetName | None = Field(
+        None, description="device whose files are linted and measured, see `tfprune list targets`"
+    )
 
 
 class Recipe(Section):
@@ -307,6 +312,13 @@ class Recipe(Section):
             raise ValueError(
                 f"quantization trains for {' and '.join(rounded)}, and export.schemes is {self.export.schemes}; add one"
             )
+        if self.verification.target is not None:
+            scheme = find_target(self.verification.target).scheme
+            if scheme not in self.export.schemes:
+                raise ValueError(
+                    f"verification.target {self.verification.target} takes files of scheme {scheme}, and "
+                    f"export.schemes has {', '.join(self.export.schemes)}; add {scheme}"
+                )
         first = self.training or self.pruning
         if self.regularization and self.regularization.ramp_epochs > first.epochs:
             raise ValueError(

@@ -81,7 +81,7 @@ class Samples:
 class RunRecords:
     """All a report needs of one run folder. `missing` says what is absent, in words.
 
-    `regularization` and `quantization` are empty for a run without, and not missing then.
+    `regularization`, `quantization` and `target` are empty for a run without, and not missing then.
     """
 
     folder: Path
@@ -90,6 +90,7 @@ class RunRecords:
     sparsity: dict[str, Any]
     regularization: dict[str, Any]
     quantization: dict[str, Any]
+    target: dict[str, Any]
     environment: dict[str, Any]
     data: dict[str, Any]
     recipe: str
@@ -147,6 +148,7 @@ def read_run(folder: str | Path) -> RunRecords:
         sparsity=parts["records/sparsity.json"],
         regularization=_read_record(folder / "records" / "regularization.json"),
         quantization=_read_record(folder / "records" / "quantization.json"),
+        target=_read_record(folder / "records" / "target.json"),
         environment=parts["environment.json"],
         data=parts["data.json"],
         recipe=recipe_path.read_text(encoding="utf-8") if recipe_path.is_file() else "",

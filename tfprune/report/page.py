@@ -22,6 +22,7 @@ from tfprune.report.tables import (
     list_figures,
     list_layers,
     list_stages,
+    list_target_rows,
 )
 from tfprune.report.wording import as_duration, as_percent, join_words
 
@@ -54,6 +55,8 @@ def describe_page(records: RunRecords) -> dict[str, Any]:
         "columns": [row.name for row in records.rows],
         "groups": list_figures(records.rows),
         "agreements": list_agreements(records.verification),
+        "target": records.target,
+        "target_rows": list_target_rows(records.target),
         "samples": show_samples(records),
         "legend": explain_colours(records),
         "scores_figure": draw_scores(records.histories, sparsity, stages),

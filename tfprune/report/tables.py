@@ -187,6 +187,20 @@ def list_agreements(verification: Mapping[str, Any]) -> list[Matrix]:
     ]
 
 
+def list_target_rows(target: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Return (what, a text for each file) of the figures that the run's target has."""
+    rows = target.get("rows") or []
+    shown = [("operators that map", [f"{row['operators'] - row['unmapped']} of {row['operators']}" for row in rows])]
+    for label, key, write in (
+        ("flash, KiB", "flash_bytes", as_kib),
+        ("working memory, KiB", "memory_bytes", as_kib),
+        ("time, ms", "time_ms", as_three_figures),
+    ):
+        if any(row.get(key) is not None for row in rows):
+            shown.append((label, [write(row.get(key)) for row in rows]))
+    return shown if rows else []
+
+
 @dataclass(frozen=True)
 class LayerBar:
     """How much of one layer is zero; `share` in 0-1."""

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ from tfprune.run.inputs import (
     stage_optimizer,
 )
 from tfprune.run.shrinking import Shrinker
+from tfprune.targets import find_target
+from tfprune.targets.advice import check_tool, measure_on
+from tfprune.targets.lint import gathered, lint_file
 from tfprune.training.stage import StageResult, fit_stage, set_determinism
 from tfprune.verification.proof import ExportedFile, prove_files, sample_images
 
@@ -111,6 +115,9 @@ def run_recipe(
     files = export_variants(recipe, variants, inputs, pictures, folder)
     say("verifying the exported files on the test split")
     verify_variants(recipe, variants, files, inputs, folder)
+    if recipe.verification.target is not None:
+        say(f"holding the files against {recipe.verification.target}")
+        write_json(folder / "records" / "target.json", target_record(recipe.verification.target, files))
     write_json(folder / "records" / "run.json", run_record(recipe, stages))
     write_report(folder)
     return folder
@@ -120,6 +127,8 @@ def prepare(
     recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path, *, trust: bool = False
 ) -> tuple[Inputs, Any, Plans]:
     """Return inputs, the dense net and the plans of the later stages; leave nothing behind on an error."""
+    if recipe.verification.target is not None:
+        check_tool(recipe.verification.target)
     is_new, is_first = not folder.exists(), not folder.parent.exists()
     try:
         inputs = load_inputs(recipe, data, model, folder)
@@ -310,6 +319,7 @@ def export_variants(
                     path,
                     scheme=scheme,
                     head=recipe.export.head,
+                    resize_v2=recipe.export.resize_v2,
                     class_names=inputs.dataset.classes.names,
                     calibration=pictures,
                     clip=recipe.export.clip if calibrated else 0.0,
@@ -348,6 +358,20 @@ def verify_variants(
     for row, file in zip(record["rows"], files, strict=True):
         row["file"] = file.path.relative_to(folder).as_posix()
     write_json(folder / "records" / "verification.json", record)
+
+
+def target_record(target: str, files: Sequence[ExportedFile]) -> dict[str, Any]:
+    """Return what a target makes of the files in its scheme: what maps, what falls back, and what they cost there."""
+    chosen = find_target(target)
+    paths = {file.variant: file.path for file in files if file.scheme == chosen.scheme}
+    figures, said = measure_on(target, paths)
+    rows = []
+    for row in figures:
+        verdict = lint_file(paths[row.variant], target)
+        findings = [{**asdict(found), "count": len(places)} for found, places in gathered(verdict.findings)]
+        counts = {"operators": len(verdict.operators), "unmapped": len(verdict.unmapped)}
+        rows.append({**asdict(row), **counts, "scheme": chosen.scheme, "findings": findings})
+    return {"target": target, "summary": chosen.summary, "said": said, "rows": rows}
 
 
 def keras_class_maps(model: Any, images: np.ndarray) -> np.ndarray:

@@ -10,15 +10,17 @@ TensorFlow Lite Micro, the operators its Python runtime registers; Android GPU, 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+from tfprune.errors import InputError, look_up
 from tfprune.targets import rules
+from tfprune.targets.edgetpu import ask_edgetpu
 from tfprune.targets.gpu import ask_gpu_delegate
 from tfprune.targets.rules import Finding, Rule
 from tfprune.targets.sparse import fits_sparse_kernels
-from tfprune.targets.vela import ask_vela
+from tfprune.targets.vela import System, ask_vela, choose_system
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,9 @@ class Target:
         processor: where an operator runs that maps, and that does not, in a few words each.
         scheme: the number format a Keras model is exported in for it.
         rules: what it asks of a file.
-        asks: a tool of the target's own, called with the file.
+        asks: a tool of the target's own, called with the file; None from it: it is not installed.
+        decides: whether what the tool maps does map, whatever the rules say; they are a guess at it then.
+        system: what Vela compiles for, where the target is an Ethos-U.
         breaks_off: whether everything behind the first operator that does not map stays off the device too.
     """
 
@@ -38,8 +42,10 @@ class Target:
     processor: tuple[str, str]
     scheme: str
     rules: tuple[Rule, ...]
-    asks: Callable[[Path], Iterable[Finding]] | None = None
+    asks: Callable[[Path], Iterable[Finding] | None] | None = None
+    decides: bool = False
     breaks_off: bool = False
+    system: System | None = None
 
 
 _CORAL = (
@@ -98,7 +104,8 @@ def _ethos_u(name: str, summary: str, own: tuple[Rule, ...]) -> Target:
         ("NPU", "CPU"),
         "int8",
         (rules.has_fixed_shapes, rules.computes_in_integers, *own, rules.channels_in_multiples_of(8)),
-        asks=partial(ask_vela, target=name),
+        asks=partial(ask_vela, system=choose_system(name)),
+        system=choose_system(name),
     )
 
 
@@ -124,7 +131,7 @@ TARGETS: dict[str, Target] = {
     ),
     "x86-cpu": Target("x86 processors, XNNPACK", ("XNNPACK", "LiteRT's slower kernels"), "int8", _XNNPACK),
     "coral": Target(
-        "Coral Edge TPU: static check, the compiler has the last word",
+        "Coral Edge TPU; with edgetpu_compiler on PATH, it has the last word",
         ("Edge TPU", "CPU"),
         "int8",
         (
@@ -137,6 +144,8 @@ TARGETS: dict[str, Target] = {
             rules.resizes_up_to(128),
             rules.resizes_at_version(2),
         ),
+        asks=ask_edgetpu,
+        decides=True,
         breaks_off=True,
     ),
     "ethos-u55": _ethos_u("ethos-u55", "Arm Ethos-U55", _ETHOS_U55_RULES),
@@ -156,4 +165,24 @@ TARGETS: dict[str, Target] = {
 }
 """Name -> target."""
 
-__all__ = ["TARGETS", "Finding", "Rule", "Target"]
+
+def find_target(name: str) -> Target:
+    """Return the target of a name; behind that of an Ethos-U, parts of its system may stand, after colons.
+
+    Raises:
+        InputError: there is no such target, or it has no such part.
+
+    >>> find_target("ethos-u55:ethos-u55-256:Sram_Only").system.accelerator
+    'ethos-u55-256'
+    """
+    known, *parts = name.split(":")
+    target = look_up("target", known, TARGETS)
+    if not parts:
+        return target
+    if target.system is None:
+        raise InputError(f"target {name!r}: only an Ethos-U has a system behind a colon; give {known}")
+    system = choose_system(known, *parts)
+    return replace(target, system=system, asks=partial(ask_vela, system=system))
+
+
+__all__ = ["TARGETS", "Finding", "Rule", "Target", "find_target"]

@@ -184,7 +184,7 @@ def resizes_at_version(newest: int) -> Rule:
             return None
         return (
             f"is version {operator.version}; compilers 14 and 15 read up to {newest}",
-            "upsample with Conv2DTranspose",
+            "export with --resize-v2, or upsample with Conv2DTranspose",
         )
 
     return rule
