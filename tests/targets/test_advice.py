@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.channels.topologies import randomize
 from tests.cli.test_commands import tfprune
 from tfprune.architectures import build_model
 from tfprune.budget import parse_budget
@@ -12,7 +13,7 @@ from tfprune.channels import measure_cost
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.targets import TARGETS
-from tfprune.targets.advice import advise, conclude, gains, halved, masked, meeting, narrowed
+from tfprune.targets.advice import advise, conclude, export_untrained, gains, halved, masked, meeting, narrowed
 from tfprune.targets.lint import lint_file
 from tfprune.targets.vela import choose_system, estimate_with_vela, has_vela
 from tfprune.verification.runtimes import open_runtime
@@ -78,6 +79,21 @@ def test_variants_are_what_their_names_say(net):
     assert sum(zeros) / sum(sizes) == pytest.approx(0.8, abs=0.01)
     assert measure_cost(narrowed(net, 0.5)).parameters < 0.4 * measure_cost(net).parameters
     assert halved(net).input_shape == (None, SIZE // 2, SIZE // 2, 3)
+
+
+def test_the_file_of_an_untrained_net_is_as_large_as_that_of_a_trained_one(tmp_path):
+    """Biases that are all zero are stored once, until training tells them apart."""
+    untrained, trained = (
+        build_model("plain_unet", input_size=(SIZE, SIZE), outputs=2, seed=seed, width=4, depth=1) for seed in (0, 1)
+    )
+    before = untrained.get_weights()
+    randomize(trained)
+    for name, model in (("untrained", untrained), ("trained", trained)):
+        export_untrained(model, tmp_path / name, scheme="int8", head="logits")
+    sizes = [(tmp_path / name).stat().st_size for name in ("untrained", "trained")]
+    assert sizes[0] == pytest.approx(sizes[1], rel=0.01)
+    for one, two in zip(before, untrained.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 def test_a_net_for_one_picture_size_is_advised_without_a_smaller_picture(tmp_path):
