@@ -66,7 +66,7 @@ def video(tmp_path):
 @pytest.mark.parametrize("overlap", [None, 4])
 def test_a_video_gives_a_mask_per_frame(video, tmp_path, overlap):
     assert find_images([tmp_path]) == [video]
-    written = list(write_predictions(Model(), [video], tmp_path / "out", overlap=overlap))
+    written = list(write_predictions([Model()], [video], tmp_path / "out", overlap=overlap))
     assert [(name, shares["bright"]) for name, shares in written] == [
         ("walk_000000", 0),
         ("walk_000001", 1),

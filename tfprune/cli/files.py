@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tfprune.cli.given import describe_calibration, describe_kept, tflite_files
-from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
+from tfprune.cli.options import MIN_PIXELS, MODEL, RANDOM_WALKER, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -140,6 +140,9 @@ def _write_sources(file: Path) -> None:
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--out", default="predictions", show_default=True, type=_DIR)
 @click.option("--overlap", type=int, metavar="PIXELS", help="Cut pictures into tiles that overlap, do not scale them.")
+@click.option("--with", "others", multiple=True, type=MODEL, help="Answer by the mean of both; repeatable.")
+@MIN_PIXELS
+@RANDOM_WALKER
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
@@ -151,6 +154,9 @@ def predict(
     images: tuple[Path, ...],
     out: Path,
     overlap: int | None,
+    others: tuple[Path, ...],
+    min_pixels: int,
+    random_walker: tuple[float, float] | None,
     runtime: str,
     runtime_python: str | None,
     threads: int,
@@ -165,14 +171,16 @@ def predict(
     overlays show them on the picture. MODEL may be a Keras model.
     """
     from tfprune.report.predictions import find_images, write_predictions
+    from tfprune.verification.answers import PostProcessing
     from tfprune.verification.runtimes import open_runtime
 
     names = classes.split(",") if classes else None
-    with tflite_files([model], lambda: names, size=size, trust=trust) as (file,):
-        opened = open_runtime(file, runtime=runtime, threads=threads, python=runtime_python)
+    processing = PostProcessing(min_pixels, random_walker or None)
+    with tflite_files([model, *others], lambda: names, size=size, trust=trust) as files:
+        opened = [open_runtime(file, runtime=runtime, threads=threads, python=runtime_python) for file in files]
         pictures = find_images(images)
         count = 0
-        for picture, shares in write_predictions(opened, pictures, out, overlap=overlap):
+        for picture, shares in write_predictions(opened, pictures, out, overlap=overlap, processing=processing):
             click.echo(f"{picture}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
             count += 1
     click.echo(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")

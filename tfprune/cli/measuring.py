@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli.given import tflite_files, with_float_curve
-from tfprune.cli.options import MODEL, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
+from tfprune.cli.options import MIN_PIXELS, MODEL, RANDOM_WALKER, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -28,6 +28,10 @@ _USUAL_DROP = 0.01
 @click.option(
     "--keep-float", type=click.IntRange(1), help="Judge int8 files of one Keras MODEL, 0 to K operators float."
 )
+@click.option("--together", is_flag=True, help="Also judge the mean of the FILES' probabilities.")
+@MIN_PIXELS
+@RANDOM_WALKER
+@click.option("--scores", "show_scores", is_flag=True, help="Print sensitivity, specificity and more per class.")
 @RUNTIME
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Classify there too, for the agreement; repeatable.")
 @RUNTIME_PYTHON
@@ -45,6 +49,10 @@ def verify(
     max_drop: float | None,
     min_agreement: float | None,
     keep_float: int | None,
+    together: bool,
+    min_pixels: int,
+    random_walker: tuple[float, float] | None,
+    show_scores: bool,
     runtime: str,
     also: tuple[str, ...],
     runtime_python: str | None,
@@ -68,6 +76,7 @@ def verify(
     from tfprune.errors import FindingError, InputError
     from tfprune.records import write_json
     from tfprune.report.summary import summarise_verification
+    from tfprune.verification.answers import PostProcessing
     from tfprune.verification.proof import prove_folder
 
     if against is None and (max_drop is not None or min_agreement is not None):
@@ -93,10 +102,14 @@ def verify(
             also=also,
             threads=threads,
             python=runtime_python,
+            processing=PostProcessing(min_pixels, random_walker or None),
+            together=together,
         )
     console = Console(highlight=False)
     console.print(summarise_verification(record))
     console.print(_cost_table(record["rows"]))
+    if show_scores or together:
+        console.print(_scores_table(record))
     for agreement in record["agreement"]:
         _print_agreement(console, agreement)
     if json_file:
@@ -213,6 +226,32 @@ def _cost_table(rows: Sequence[Mapping[str, Any]]) -> Any:
             f"{row['agreement_with_first']['equal_ratio']:.2%}",
         )
     return table
+
+
+def _scores_table(record: Mapping[str, Any]) -> Any:
+    """Return the scores of each file, each class against the rest, and what an all-empty answer would score."""
+    from tfprune.report.folder import read_rows
+    from tfprune.report.wording import as_score
+
+    table = _new_table("", "Sens", "Spec", "Acc", "BAcc", "F1", "Jacc", "edge\nIoU", "Dice, 1\nif empty")
+    judged = [(row.name, record["rows"][index]["scores"]) for index, row in enumerate(read_rows(record))]
+    judged += [("together", record["together"]["scores"])] if "together" in record else []
+    for title, scores in judged:
+        table.add_row(title, "", "", as_score(scores["pixel_accuracy"]), *[""] * 4, _dice(scores, "score"))
+        for name in record["dataset"]["class_names"][1:]:
+            sensitivity, specificity = scores["sensitivity"][name], scores["specificity"][name]
+            both = None if None in (sensitivity, specificity) else (sensitivity + specificity) / 2
+            edge = (scores.get("boundary_iou") or {}).get(name)
+            cells = (both, scores["dice"][name], scores["iou"][name], edge)
+            table.add_row(f"  {name}", as_score(sensitivity), as_score(specificity), "", *map(as_score, cells), "")
+    table.add_row("all empty", *[""] * 7, _dice(judged[0][1], "all_empty"))
+    return table
+
+
+def _dice(scores: Mapping[str, Any], key: str) -> str:
+    from tfprune.report.wording import as_score
+
+    return as_score(scores["kaggle_dice"][key])
 
 
 def _print_agreement(console: Any, agreement: Mapping[str, Any]) -> None:

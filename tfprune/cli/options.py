@@ -23,4 +23,14 @@ RUNTIME_PYTHON = click.option(
     metavar="PATH",
     help="Run inference in this Python, where it has the runtime; it needs numpy.",
 )
+MIN_PIXELS = click.option(
+    "--min-pixels", default=0, type=click.IntRange(0), help="Regions of fewer pixels become class 0."
+)
+RANDOM_WALKER = click.option(
+    "--random-walker",
+    nargs=2,
+    type=float,
+    metavar="LOW HIGH",
+    help="Let random walks decide between these probabilities.",
+)
 THREADS = click.option("--threads", default=1, show_default=True, type=click.IntRange(1))

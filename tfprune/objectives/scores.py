@@ -30,7 +30,8 @@ def score_confusions(confusions: np.ndarray, class_names: Sequence[str]) -> dict
         `balanced_accuracy` (mean sensitivity of the classes in the truth; for two classes
         (sensitivity + specificity) / 2), and `micro_imagewise_iou` (per image TP / (TP + FP + FN)
         with the counts summed over all classes, then the mean over images; "micro-imagewise" of
-        segmentation_models_pytorch). These cover (11)-(17) of arXiv 2210.07451.
+        segmentation_models_pytorch). These cover (11)-(17) of arXiv 2210.07451. `kaggle_dice` is what
+        `kaggle_dice` returns.
 
     Raises:
         InputError: when the matrices are not (N, K, K) for K class names.
@@ -65,6 +66,7 @@ def score_confusions(confusions: np.ndarray, class_names: Sequence[str]) -> dict
         "balanced_accuracy": _mean(sensitivity),
         "error": _mean(1 - accuracy),
         "micro_imagewise_iou": _mean(_micro_iou(confusions)),
+        "kaggle_dice": _dice_of_images(confusions),
     }
 
 
@@ -109,8 +111,11 @@ def kaggle_dice(truth: np.ndarray, predicted: np.ndarray, classes: int) -> dict[
     >>> kaggle_dice(truth, np.array([[[0, 1, 0, 0]], [[0, 0, 0, 0]]], np.uint8), 2)["all_empty"]
     0.5
     """
-    truth, predicted = _class_maps(truth, predicted)
-    counts = Counts.from_confusion(count_confusions(truth, predicted, classes))
+    return _dice_of_images(count_confusions(*_class_maps(truth, predicted), classes))
+
+
+def _dice_of_images(confusions: np.ndarray) -> dict[str, float | None]:
+    counts = Counts.from_confusion(confusions)
     tp, fp, fn = counts.tp[:, 1:], counts.fp[:, 1:], counts.fn[:, 1:]
     dice = _ratio(2 * tp, 2 * tp + fp + fn)
     dice[np.isnan(dice)] = 1.0

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tfprune.errors import InputError
+from tfprune.errors import InputError, look_up
 from tfprune.keras import keras
 from tfprune.pruning.graph import Call, prunable_kernel, trace_calls
 
@@ -84,6 +84,18 @@ def select_layers(
         listed = "; ".join(f"{item.layer}: {item.reason}" for item in dense) or "it has no layers with weights"
         raise InputError(f"model '{model.name}' has no layer to mask ({listed})")
     return Selection(tuple(masked), tuple(dense))
+
+
+def layers_of_kind(model: Any, kind: str) -> list[Any]:
+    """Return the layers of one of `KINDS`, in the order of computation; see `select_layers`.
+
+    Raises:
+        InputError: when the model is not functional.
+    """
+    look_up("kind", kind, dict.fromkeys(KINDS))
+    calls, outputs = trace_calls(model)
+    found = _kinds(calls, outputs)[kind]
+    return list({id(call.layer): call.layer for call in calls if call.path in found}.values())
 
 
 def _matcher(

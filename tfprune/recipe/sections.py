@@ -9,6 +9,7 @@ from tfprune.architectures import ARCHITECTURES
 from tfprune.channels import CONTROLS, WAYS
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
+from tfprune.data.copies import COPIES
 from tfprune.export import HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
 from tfprune.recipe.fields import Budget, Section, TargetName
@@ -73,6 +74,10 @@ class Data(Section):
     augment: list[str | dict[str, dict[str, Any]]] = Field(
         default=[], description="albumentations transforms, by name or as {name: {parameter: value}}"
     )
+    drop_empty: bool = Field(False, description="train on pictures alone that show another class than class 0")
+    copies: list[_one_of("copy", COPIES)] = Field(
+        default=[], description="turned copies of all train pictures, beside the pictures themselves"
+    )
     batch_size: Annotated[int, Field(ge=1)] = 8
 
 
@@ -107,6 +112,27 @@ class Training(Section):
     half_cycle_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="training steps of half a cycle")
     early_stop_epochs: Epochs | None = None
     plateau_epochs: Epochs | None = Field(None, description="patience of on_plateau (default 5)")
+
+
+class DenseTraining(Training):
+    """The training of the dense net."""
+
+    unfreeze_every_epochs: Epochs | None = Field(
+        None, description="train the decoder alone first, and let a group of the encoder join every so many epochs"
+    )
+    unfreeze_groups: Annotated[int, Field(ge=1)] = Field(
+        4, description="groups of the encoder, the deepest joins first"
+    )
+
+    @model_validator(mode="after")
+    def _time_is_left(self) -> Self:
+        frozen = (self.unfreeze_every_epochs or 0) * self.unfreeze_groups
+        if frozen >= self.epochs:
+            raise ValueError(
+                f"the encoder is wholly trained after {self.unfreeze_groups} groups of {self.unfreeze_every_epochs} "
+                f"epochs, and there are {self.epochs}; give more epochs, or fewer groups"
+            )
+        return self
 
 
 class Pruning(Training):
@@ -263,6 +289,10 @@ class Verification(Section):
     also: list[_one_of("runtime", tuple(RUNTIMES))] = Field(
         default=[], description="further runtimes whose classes are compared; micro has its arena measured"
     )
+    min_pixels: Annotated[int, Field(ge=0)] = Field(0, description="regions of fewer pixels are judged as class 0")
+    random_walker: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
+        None, description="two probabilities between which random walks decide"
+    )
     threads: Annotated[int, Field(ge=1)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 50
     target: TargetName | None = Field(
@@ -282,7 +312,7 @@ class Recipe(Section):
         "cross_entropy", description="a loss, {loss: {parameter: value}}, or a list of those with weights"
     )
     class_weights: list[float] | None = None
-    training: Training | None = Field(None, description="of the dense net; belongs to architecture")
+    training: DenseTraining | None = Field(None, description="of the dense net; belongs to architecture")
     regularization: Regularization | None = None
     pruning: Pruning | None = None
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")

@@ -39,6 +39,8 @@ class Row:
     mean_iou: float | None = None
     mean_dice: float | None = None
     keras_mean_iou: float | None = None
+    boundary_iou: Mapping[str, float | None] = field(default_factory=dict)
+    kaggle_dice: Mapping[str, float | None] = field(default_factory=dict)
     file_bytes: int | None = None
     gzip_bytes: int | None = None
     parameters: int | None = None
@@ -195,6 +197,8 @@ def _read_row(record: Mapping[str, Any], verification: Mapping[str, Any]) -> Row
         dice=scores.get("dice") or {},
         mean_iou=scores.get("mean_iou"),
         mean_dice=scores.get("mean_dice"),
+        boundary_iou=scores.get("boundary_iou") or {},
+        kaggle_dice=scores.get("kaggle_dice") or {},
         keras_mean_iou=(record.get("keras_scores") or {}).get("mean_iou"),
         **{key: footprint.get(key) for key in ("file_bytes", "gzip_bytes", "parameters", "nonzero_parameters", "macs")},
         float_ops=None if footprint.get("float_ops") is None else tuple(footprint["float_ops"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from tfprune.errors import InputError
 from tfprune.records import atomic_path
 from tfprune.report.overlays import class_colours, overlay_classes
 from tfprune.report.tiles import classes_in_tiles
+from tfprune.verification.answers import AS_IT_IS, PostProcessing, answer
 from tfprune.verification.runtimes import TFLiteModel
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -67,7 +69,12 @@ def read_frames(path: Path, channels: int) -> Iterator[tuple[str, np.ndarray]]:
 
 
 def write_predictions(
-    model: TFLiteModel, images: Sequence[Path], out: str | Path, *, overlap: int | None = None
+    models: Sequence[TFLiteModel],
+    images: Sequence[Path],
+    out: str | Path,
+    *,
+    overlap: int | None = None,
+    processing: PostProcessing = AS_IT_IS,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Write the mask and the overlay of each picture and frame, and yield its name with the share of each class, 0-1.
 
@@ -75,7 +82,9 @@ def write_predictions(
     `out/overlays/NAME.png` the picture with its classes tinted.
 
     Args:
+        models: what answers; several answer by the mean of their probabilities.
         overlap: pixels by which tiles of the file's size overlap; None scales whole pictures to it.
+        processing: what is done to each answer, at the files' size.
 
     Raises:
         InputError: when two pictures share a stem, or one cannot be read.
@@ -83,30 +92,30 @@ def write_predictions(
     stems = [path.stem for path in images]
     if double := sorted({stem for stem in stems if stems.count(stem) > 1}):
         raise InputError(f"several pictures are named {double[0]}; their masks would overwrite each other")
-    out = Path(out)
+    out, model = Path(out), models[0]
+    classify = partial(answer, models, processing=processing)
     names = model.card["classes"] if model.card else [f"class {index}" for index in range(max(model.outputs or 2, 2))]
     colours = class_colours(len(names))
     for path in images:
         for name, image in read_frames(path, model.channels):
             if overlap is None:
-                classes = predict_classes(model, image)
+                classes = _scaled_classes(classify, image, model.input_size)
             else:
-                classes = classes_in_tiles(model.classes_of, image, size=model.input_size, overlap=overlap)
+                classes = classes_in_tiles(classify, image, size=model.input_size, overlap=overlap)
             _save_mask(out / "masks" / f"{name}.png", classes, colours)
             with atomic_path(out / "overlays" / f"{name}.png") as temporary:
                 Image.fromarray(overlay_classes(image, classes, colours)).save(temporary)
             yield name, {label: float(np.mean(classes == index)) for index, label in enumerate(names)}
 
 
-def predict_classes(model: TFLiteModel, image: np.ndarray) -> np.ndarray:
-    """Return the class map uint8 (H, W) of a picture uint8 (H, W, C) of any size.
-
-    The picture is resized to what the file takes, and the class map back, each pixel the nearest one.
-    """
-    height, width = model.input_size
+def _scaled_classes(
+    classify: Callable[[np.ndarray], np.ndarray], image: np.ndarray, size: tuple[int, int]
+) -> np.ndarray:
+    """Return class ids uint8 (H, W) of a picture of any size: resized to what is taken, and the ids back, nearest."""
+    height, width = size
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     resized = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)).reshape(height, width, -1)
-    classes = Image.fromarray(model.classes_of(np.ascontiguousarray(resized)))
+    classes = Image.fromarray(classify(np.ascontiguousarray(resized)))
     return np.asarray(classes.resize((image.shape[1], image.shape[0]), Image.Resampling.NEAREST))
 
 

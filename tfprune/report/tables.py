@@ -80,6 +80,16 @@ def _quality_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
     if len(names) == 2:
         lines.append(scores(f"Dice {names[1]}", lambda row: row.dice.get(names[1])))
     lines.append(scores("mean Dice", lambda row: row.mean_dice))
+    if reference.boundary_iou:
+        for name in names[1:]:
+            lines.append(scores(f"boundary IoU {name}", lambda row, name=name: row.boundary_iou.get(name)))
+    empty = reference.kaggle_dice.get("all_empty")
+    if empty:  # only where some class is absent from some picture
+        lines.append(scores("Dice per image and class, 1 if both empty", lambda row: row.kaggle_dice.get("score")))
+        lines.append(Line("the same of an all-empty answer", "", tuple(Cell(as_score(empty), empty) for _ in rows)))
+        lines.append(
+            scores("Dice per image and class that is there", lambda row: row.kaggle_dice.get("defect_positive"))
+        )
     return lines
 
 

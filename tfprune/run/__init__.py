@@ -45,6 +45,8 @@ from tfprune.targets import find_target
 from tfprune.targets.advice import check_tool, measure_on
 from tfprune.targets.lint import gathered, lint_file
 from tfprune.training.stage import StageResult, fit_stage, set_determinism
+from tfprune.training.unfreezing import encoder_groups, only_open
+from tfprune.verification.answers import PostProcessing
 from tfprune.verification.proof import ExportedFile, prove_files, sample_images
 
 Progress = Callable[[str, int, list[dict[str, float]]], None]
@@ -94,7 +96,7 @@ def run_recipe(
     run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
     if recipe.training is not None:
         with nullcontext(folder) if shared is None else shared_stage(shared, recipe, folder) as place:
-            stages.append(train_dense(recipe, dense, plans, partial(run_stage, folder=place)))
+            stages += train_dense(recipe, dense, plans, partial(run_stage, folder=place))
     save_model(dense, folder / "models" / "dense.keras")
     if plans.controller is not None:
         regularized = plans.regularize(dense, first=recipe.training is None) if plans.regularize else dense
@@ -140,14 +142,25 @@ def prepare(
         raise
 
 
-def train_dense(recipe: Recipe, dense: Any, plans: Plans, run_stage: Callable[..., StageResult]) -> StageResult:
-    """Train the dense net in place, as it is or with the regularizer of the recipe."""
-    if plans.regularize is None:
-        return run_stage("train", recipe.training, dense)
-    regularized = plans.regularize(dense, first=True)
-    stage = run_stage("train", recipe.training, regularized)
-    copy_weights(regularized, dense)
-    return stage
+def train_dense(recipe: Recipe, dense: Any, plans: Plans, run_stage: Callable[..., StageResult]) -> list[StageResult]:
+    """Train the dense net in place, as it is or with the regularizer of the recipe; return the stages, `train` last.
+
+    With progressive unfreezing the stages in front of it are `frozen_0`, `frozen_1`, ...
+    """
+    section = recipe.training
+    model = dense if plans.regularize is None else plans.regularize(dense, first=True)
+    stages, epochs = [], section.epochs
+    if section.unfreeze_every_epochs:
+        groups = encoder_groups(model, section.unfreeze_groups)
+        part = section.model_copy(update={"epochs": section.unfreeze_every_epochs})
+        for opened in range(len(groups)):
+            with only_open(groups, opened):
+                stages.append(run_stage(f"frozen_{opened}", part, model))
+        epochs -= len(groups) * part.epochs
+    stages.append(run_stage("train", section.model_copy(update={"epochs": epochs}), model))
+    if model is not dense:
+        copy_weights(model, dense)
+    return stages
 
 
 def train_stage(
@@ -344,6 +357,7 @@ def verify_variants(
         also=section.also,
         threads=section.threads,
         latency_runs=section.latency_runs,
+        processing=PostProcessing(section.min_pixels, tuple(section.random_walker) if section.random_walker else None),
     )
     chosen = sample_images(len(test.images))
     with atomic_path(folder / "records" / "samples.npz") as temporary:

@@ -17,6 +17,7 @@ from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.data.arrays import SegmentationArrays, load_arrays
 from tfprune.data.augmentation import build_augmentation
+from tfprune.data.copies import add_copies, drop_empty
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.data.sets import SegmentationSet, open_set
 from tfprune.errors import InputError, located
@@ -31,6 +32,7 @@ from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
+from tfprune.training.unfreezing import encoder_groups
 
 _MEASURED_ON = 100
 """Pictures that calibrate a file whose bytes or milliseconds are measured for a budget."""
@@ -96,6 +98,9 @@ def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | Non
         )
         for split, pairs in dataset.splits.items()
     }
+    if section.drop_empty:
+        arrays["train"] = drop_empty(arrays["train"])
+    arrays["train"] = add_copies(arrays["train"], section.copies, seed=recipe.seed)
     return Inputs(dataset, arrays)
 
 
@@ -162,6 +167,9 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         if section is not None:
             with located(name):
                 stage_optimizer(section, steps)
+    if recipe.training is not None and recipe.training.unfreeze_every_epochs:
+        with located("training"):
+            encoder_groups(model, recipe.training.unfreeze_groups)
     regularize = controller = remove = None
     if recipe.regularization is not None:
         regularize = partial(_regularize, recipe.regularization, steps)

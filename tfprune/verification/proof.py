@@ -15,9 +15,10 @@ from tfprune.data.arrays import load_arrays
 from tfprune.data.sets import open_set
 from tfprune.errors import InputError
 from tfprune.objectives.counts import count_confusions
-from tfprune.objectives.scores import score_confusions
+from tfprune.objectives.scores import boundary_iou, score_confusions
 from tfprune.records import plain
 from tfprune.verification.agreement import compare_classes
+from tfprune.verification.answers import AS_IT_IS, PostProcessing, answer
 from tfprune.verification.arena import measure_arena
 from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.latency import measure_latency
@@ -54,6 +55,7 @@ def prove_files(
     threads: int = 1,
     python: str | Path | None = None,
     latency_runs: int = 50,
+    processing: PostProcessing = AS_IT_IS,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Judge files on a whole split: footprint, quality, agreement and interleaved latency.
 
@@ -65,6 +67,7 @@ def prove_files(
         keras_classes: per variant the class maps (N, H, W) of the Keras model it came from.
         runtime, threads, python: see `open_runtime`; this runtime judges and is timed.
         also: further runtimes that classify all pictures for the agreement; with `micro` the arena is measured.
+        processing: what is done to the answers that are judged; agreement and time are of the files alone.
 
     Returns:
         The record (plain values: `dataset`, `runtime`, `rows`, `agreement` of each variant) and the predicted
@@ -75,10 +78,14 @@ def prove_files(
     """
     keras_classes = keras_classes or {}
     opened = {file.name: open_runtime(file.path, runtime=runtime, threads=threads, python=python) for file in files}
-    judged = {
-        name: measure_quality(model.classes_of, images, masks, classes=len(class_names))
-        for name, model in opened.items()
-    }
+    classes = len(class_names)
+    raw = {name: measure_quality(model.classes_of, images, masks, classes=classes) for name, model in opened.items()}
+    judged = raw
+    if processing != AS_IT_IS:
+        judged = {
+            name: measure_quality(partial(answer, [model], processing=processing), images, masks, classes=classes)
+            for name, model in opened.items()
+        }
     calls = {name: partial(model.time, images[0]) for name, model in opened.items()}
     latency = measure_latency(calls, runs=latency_runs)
     rates, share = convolution_shares(
@@ -96,9 +103,9 @@ def prove_files(
             "scheme": file.scheme,
             "file": file.path.name,
             "footprint": measure_footprint(file.path),
-            "scores": score_confusions(judged[file.name].confusions, class_names),
+            "scores": score_quality(judged[file.name], masks, class_names),
             "latency": latency[file.name],
-            "agreement_with_first": compare_classes(judged[file.name].predicted, judged[first].predicted),
+            "agreement_with_first": compare_classes(raw[file.name].predicted, raw[first].predicted),
         }
         if share[file.name] is not None:
             row["convolution_share_ratio"] = share[file.name]
@@ -107,7 +114,7 @@ def prove_files(
         if file.variant in keras_classes:
             maps = keras_classes[file.variant]
             row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
-            row["agreement"] = compare_classes(judged[file.name].predicted, maps)
+            row["agreement"] = compare_classes(raw[file.name].predicted, maps)
         rows.append(row)
     opener = partial(open_runtime, threads=1, python=python)
     judge = opened[first].description.split(",")[0] if runtime == "auto" else runtime
@@ -122,17 +129,29 @@ def prove_files(
         "convolution_macs_per_s": rates,
         "rows": rows,
         "agreement": [
-            _agreement_of(variant, files, judged, keras_classes, images, runtimes=(judge, *also), opener=opener)
+            _agreement_of(variant, files, raw, keras_classes, images, runtimes=(judge, *also), opener=opener)
             for variant in dict.fromkeys(file.variant for file in files)
         ],
     }
+    if processing != AS_IT_IS:
+        record["processing"] = processing
     return plain(record), {name: quality.predicted for name, quality in judged.items()}
+
+
+def score_quality(quality: Quality, masks: np.ndarray, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return the scores of judged pictures: `score_confusions`, and the boundary IoU where scipy is installed."""
+    scores = score_confusions(quality.confusions, class_names)
+    try:
+        edges = boundary_iou(masks, quality.predicted, len(class_names))
+    except ImportError:  # scipy is not there on a board
+        return scores
+    return {**scores, "boundary_iou": dict(zip(class_names, edges, strict=True))}
 
 
 def _agreement_of(
     variant: str,
     files: Sequence[ExportedFile],
-    judged: Mapping[str, Quality],
+    raw: Mapping[str, Quality],
     keras_classes: Mapping[str, np.ndarray],
     images: np.ndarray,
     *,
@@ -145,7 +164,7 @@ def _agreement_of(
     for file in files:
         if file.variant != variant:
             continue
-        maps[f"{file.scheme}, {runtimes[0]}"] = judged[file.name].predicted
+        maps[f"{file.scheme}, {runtimes[0]}"] = raw[file.name].predicted
         for runtime in runtimes[1:]:
             name = f"{file.scheme}, {runtime}"
             try:
@@ -179,8 +198,12 @@ def prove_folder(
     also: Sequence[str] = (),
     threads: int = 1,
     python: str | Path | None = None,
+    processing: PostProcessing = AS_IT_IS,
+    together: bool = False,
 ) -> dict[str, Any]:
     """Judge files on a split of a data folder, read at the size the files take; see `prove_files`.
+
+    With `together` the record also has `together`: the files, and the scores of the mean of their probabilities.
 
     Raises:
         InputError: when the files take pictures of different sizes, or have other classes than the folder.
@@ -218,6 +241,12 @@ def prove_folder(
         also=also,
         threads=threads,
         python=python,
+        processing=processing,
     )
+    if together:
+        mean = partial(answer, opened, processing=processing)
+        quality = measure_quality(mean, arrays.images, arrays.masks, classes=len(found.classes.names))
+        scores = score_quality(quality, arrays.masks, found.classes.names)
+        record["together"] = plain({"files": [path.name for path in files], "scores": scores})
     record["dataset"] |= {"name": found.name, "split": split}
     return record
