@@ -26,6 +26,14 @@ def test_zeros_alone_are_said_to_buy_gzip_only(make_run: Callable[..., Path]) ->
     assert "stays at 431 million MACs" in pruned.text
 
 
+def test_zeros_that_shrink_the_flash_of_the_target_are_a_gain(make_run: Callable[..., Path]) -> None:
+    rows = [{"variant": "dense", "flash_bytes": 128_000}, {"variant": "pruned", "flash_bytes": 40_960}]
+    run = replace(read_run(make_run()), target={"target": "ethos-u55", "rows": rows})
+    pruned = describe_run(run).points[1]
+    assert pruned.verdict == "" and "On ethos-u55 its flash goes from 125 to 40.0 KiB (3.1x smaller)." in pruned.text
+    assert "helps a download." in pruned.text and "channels must be removed" not in pruned.text
+
+
 def test_a_step_that_changes_nothing_buys_nothing(make_run: Callable[..., Path]) -> None:
     run = with_rows(read_run(make_run()), pruned_float32={"gzip_bytes": 7_168_000})
     assert describe_run(run).points[1].verdict == "buys nothing here"

@@ -10,11 +10,13 @@ from tfprune.architectures import build_model
 from tfprune.errors import InputError
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras, tf
-from tfprune.targets import TARGETS
+from tfprune.targets import TARGETS, rules
 from tfprune.targets.lint import gathered, lint_file
+from tfprune.verification.graph import read_operators
 
 L = keras.layers
 SIZE = 32
+ETHOS = ("ethos-u55", "ethos-u65", "ethos-u85")
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,21 @@ def test_a_plain_unet_maps_wherever_nothing_is_wrong_with_it(folder, target):
         target,
     )
     assert not verdict.findings and len(verdict.operators) > 5
+
+
+def test_weights_that_do_not_fit_on_coral_are_noted(folder):
+    operators = read_operators(leaky(folder))
+    tensors = {one.index: one for operator in operators for one in operator.inputs if one.values is not None}
+    size = sum(one.values.nbytes for one in tensors.values())
+    assert list(rules.keeps_weights_of(size)(operators)) == []
+    (found,) = rules.keeps_weights_of(size - 1)(operators)
+    assert "MiB of weights" in found.reason and not found.falls_back
+
+
+def test_every_target_says_what_pruning_is_worth_on_it():
+    for name, target in TARGETS.items():
+        assert target.pays.channels != "nothing"
+        assert (target.pays.zeros.startswith("nothing")) == (name not in ("android-sparse", *ETHOS))
 
 
 def test_findings_of_a_kind_are_told_once_with_all_their_places(folder):

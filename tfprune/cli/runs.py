@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,11 @@ def _kinds() -> dict[str, Any]:
         "controls": lambda: [f"{name:14} {meaning}" for name, meaning in channels.CONTROLS.items()],
         "schemes": lambda: [f"{name:14} {scheme.summary}" for name, scheme in export.SCHEMES.items()],
         "heads": lambda: [f"{name:14} {meaning}" for name, meaning in export.HEADS.items()],
-        "targets": lambda: [f"{name:14} {target.summary}" for name, target in targets.TARGETS.items()],
+        "targets": lambda: [
+            line
+            for name, target in targets.TARGETS.items()
+            for line in textwrap.wrap(f"{name:14} {target.summary}. {target.pays}", 79, subsequent_indent=15 * " ")
+        ],
         "recipes": _shipped_recipes,
     }
 

@@ -72,6 +72,7 @@ def advise(
     from tfprune.budget import parse_budget
     from tfprune.records import write_json
     from tfprune.targets import advice as giving
+    from tfprune.targets import find_target
 
     bounds = parse_budget(budget) if budget else ()
     loaded = load_model(model, trust=trust)
@@ -80,6 +81,7 @@ def advise(
         advice = giving.advise(loaded, target, folder, scheme=scheme, head=head)
     console.print(_advice_table(model.name, advice))
     console.print(f"2.0x: half of the dense net's. file, gzip, MACs: of the files. {advice.said}.")
+    console.print(f"Known of {target}: {find_target(target).pays}.")
     for name, reason in advice.left_out.items():
         console.print(f"{name}: left out, {reason}")
     for line in giving.conclude(advice):

@@ -160,11 +160,13 @@ def _describe_variant(variant: str, origin: str, records: RunRecords) -> Point:
     same_file = as_change(row.file_bytes, partner.file_bytes) == "same"
     same_macs = as_change(row.macs, partner.macs) == "same"
     packed = (row.gzip_bytes or 0) < (partner.gzip_bytes or 0) * (1 - UNCHANGED)
-    sentences = [_size_sentence(row, partner, same_file=same_file, packed=packed), _work_sentence(row, partner)]
+    stored = _flash_sentence(variant, origin, records)
+    sentences = [_size_sentence(row, partner, same_file=same_file, packed=packed, device=not stored)]
+    sentences += [*stored, _work_sentence(row, partner)]
     losses = [f"{_score_step(before, after)} in {after.scheme}" for after, before in pairs]
     sentences.append(f"The {score_label(row)} goes from {join_words(losses)}.")
     verdict = ""
-    if same_file and same_macs and not _is_clearly_faster(row, partner):
+    if same_file and same_macs and not stored and not _is_clearly_faster(row, partner):
         verdict = "buys a smaller gzip only" if packed else "buys nothing here"
         sentences.append("To shrink the file and the work, channels must be removed, not only set to zero.")
     return Point(_variant_title(variant, records), verdict, " ".join(sentences))
@@ -215,7 +217,17 @@ def _variant_title(variant: str, records: RunRecords) -> str:
     return variant
 
 
-def _size_sentence(row: Row, partner: Row, *, same_file: bool, packed: bool) -> str:
+def _flash_sentence(variant: str, origin: str, records: RunRecords) -> list[str]:
+    """Return what a network stores on the run's target, where that is not the file and became smaller."""
+    flash = {row["variant"]: row.get("flash_bytes") for row in records.target.get("rows") or []}
+    before, after = flash.get(origin), flash.get(variant)
+    if not before or not after or after > before * (1 - UNCHANGED):
+        return []
+    change = as_change(after, before)
+    return [f"On {records.target['target']} its flash goes from {as_kib(before)} to {as_kib(after)} KiB ({change})."]
+
+
+def _size_sentence(row: Row, partner: Row, *, same_file: bool, packed: bool, device: bool) -> str:
     before, after = as_kib(partner.file_bytes), as_kib(row.file_bytes)
     gzip = f"{as_kib(partner.gzip_bytes)} to {as_kib(row.gzip_bytes)} KiB"
     if not same_file:
@@ -225,7 +237,8 @@ def _size_sentence(row: Row, partner: Row, *, same_file: bool, packed: bool) -> 
         change = as_change(row.gzip_bytes, partner.gzip_bytes)
         return (
             f"The {row.scheme} file stays at {after} KiB: zeros take as much room as other numbers. "
-            f"Only gzip makes it smaller, from {gzip} ({change}): that helps a download, not the device."
+            f"Only gzip makes it smaller, from {gzip} ({change}): "
+            f"that helps a download{', not the device' if device else ''}."
         )
     return f"The {row.scheme} file stays at {after} KiB, and gzip changes nothing either ({gzip})."
 

@@ -24,6 +24,18 @@ from tfprune.targets.vela import System, ask_vela, choose_system
 
 
 @dataclass(frozen=True)
+class Pays:
+    """What pruning is worth on a device, in a few words for each kind: zeros anywhere, 2:4 zeros, fewer channels."""
+
+    zeros: str
+    pattern: str
+    channels: str
+
+    def __str__(self) -> str:
+        return f"zeros: {self.zeros}; 2:4 zeros: {self.pattern}; fewer channels: {self.channels}"
+
+
+@dataclass(frozen=True)
 class Target:
     """A class of devices.
 
@@ -32,6 +44,7 @@ class Target:
         processor: where an operator runs that maps, and that does not, in a few words each.
         scheme: the number format a Keras model is exported in for it.
         rules: what it asks of a file.
+        pays: what pruning is worth on it; `tfprune advise` measures that for one net.
         asks: a tool of the target's own, called with the file; None from it: it is not installed.
         decides: whether what the tool maps does map, whatever the rules say; they are a guess at it then.
         system: what Vela compiles for, where the target is an Ethos-U.
@@ -42,6 +55,7 @@ class Target:
     processor: tuple[str, str]
     scheme: str
     rules: tuple[Rule, ...]
+    pays: Pays
     asks: Callable[[Path], Iterable[Finding] | None] | None = None
     decides: bool = False
     breaks_off: bool = False
@@ -95,15 +109,17 @@ _ETHOS_U85_RULES = (
     rules.resizes_by(bilinear=_POWERS_OF_TWO, nearest=range(2, 1025)),
     rules.softmax_over_at_most(pixels=65_536),
 )
+_CHANNELS_ALONE = Pays("nothing", "nothing", "file and time")
 _XNNPACK = (rules.has_fixed_shapes, rules.has_no_islands, rules.channels_in_multiples_of(8))
 
 
-def _ethos_u(name: str, summary: str, own: tuple[Rule, ...]) -> Target:
+def _ethos_u(name: str, summary: str, own: tuple[Rule, ...], *, pattern: str) -> Target:
     return Target(
         f"{summary}; with ethos-u-vela installed, its compiler has the last word",
         ("NPU", "CPU"),
         "int8",
         (rules.has_fixed_shapes, rules.computes_in_integers, *own, rules.channels_in_multiples_of(8)),
+        Pays("flash, and time where it waits for flash", pattern, "flash, SRAM and time"),
         asks=partial(ask_vela, system=choose_system(name)),
         system=choose_system(name),
     )
@@ -115,21 +131,26 @@ TARGETS: dict[str, Target] = {
         ("XNNPACK", "LiteRT's slower kernels"),
         "int8",
         _XNNPACK,
+        _CHANNELS_ALONE,
     ),
     "android-sparse": Target(
         "Arm processors, XNNPACK's sparse kernels: the only ones that zeros make faster",
         ("sparse kernels", "dense kernels"),
         "float32",
         (rules.has_fixed_shapes, fits_sparse_kernels),
+        Pays("time, from 67 % on", "nothing", "file and time"),
     ),
     "android-gpu": Target(
         "Android's GPU delegate, as TensorFlow's analyzer knows it",
         ("GPU", "CPU"),
         "float16",
         (rules.has_fixed_shapes, rules.rank_at_most(4)),
+        Pays("nothing known", "nothing known", "file and arithmetic; time was not measured"),
         asks=ask_gpu_delegate,
     ),
-    "x86-cpu": Target("x86 processors, XNNPACK", ("XNNPACK", "LiteRT's slower kernels"), "int8", _XNNPACK),
+    "x86-cpu": Target(
+        "x86 processors, XNNPACK", ("XNNPACK", "LiteRT's slower kernels"), "int8", _XNNPACK, _CHANNELS_ALONE
+    ),
     "coral": Target(
         "Coral Edge TPU; with edgetpu_compiler on PATH, it has the last word",
         ("Edge TPU", "CPU"),
@@ -143,14 +164,16 @@ TARGETS: dict[str, Target] = {
             rules.fuses_nothing_into_concat_and_pools,
             rules.resizes_up_to(128),
             rules.resizes_at_version(2),
+            rules.keeps_weights_of(8 * 2**20),
         ),
+        Pays("nothing", "nothing", "file and time, and whether the net maps at all"),
         asks=ask_edgetpu,
         decides=True,
         breaks_off=True,
     ),
-    "ethos-u55": _ethos_u("ethos-u55", "Arm Ethos-U55", _ETHOS_U55_RULES),
-    "ethos-u65": _ethos_u("ethos-u65", "Arm Ethos-U65", _ETHOS_U55_RULES),
-    "ethos-u85": _ethos_u("ethos-u85", "Arm Ethos-U85", _ETHOS_U85_RULES),
+    "ethos-u55": _ethos_u("ethos-u55", "Arm Ethos-U55", _ETHOS_U55_RULES, pattern="as zeros"),
+    "ethos-u65": _ethos_u("ethos-u65", "Arm Ethos-U65", _ETHOS_U55_RULES, pattern="as zeros"),
+    "ethos-u85": _ethos_u("ethos-u85", "Arm Ethos-U85", _ETHOS_U85_RULES, pattern="as zeros, and time, in hardware"),
     "tflm": Target(
         "Cortex-M and other microcontrollers, TensorFlow Lite Micro",
         ("TFLite Micro", "nothing: the file does not run"),
@@ -161,6 +184,7 @@ TARGETS: dict[str, Target] = {
             rules.has_no_islands,
             rules.runs_only(_TFLM, "TensorFlow Lite Micro"),
         ),
+        Pays("nothing; a sparsely stored file does not load", "nothing", "flash, arena and time"),
     ),
 }
 """Name -> target."""
@@ -185,4 +209,4 @@ def find_target(name: str) -> Target:
     return replace(target, system=system, asks=partial(ask_vela, system=system))
 
 
-__all__ = ["TARGETS", "Finding", "Rule", "Target", "find_target"]
+__all__ = ["TARGETS", "Finding", "Pays", "Rule", "Target", "find_target"]

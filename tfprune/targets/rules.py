@@ -282,6 +282,24 @@ def channels_in_multiples_of(multiple: int) -> Rule:
     return rule
 
 
+def keeps_weights_of(size_bytes: int) -> Rule:
+    """Note that a file's weights are more than a device keeps beside its arithmetic."""
+
+    def rule(operators: Sequence[Operator]) -> Iterator[Finding]:
+        weights = {
+            tensor.index: tensor.values.nbytes
+            for operator in operators
+            for tensor in operator.inputs
+            if tensor is not None and tensor.values is not None
+        }
+        total = sum(weights.values())
+        if total > size_bytes:
+            reason = f"has {total / 2**20:.1f} MiB of weights, and about {size_bytes / 2**20:.0f} stay on the device"
+            yield Finding(None, "", "", reason, "remove channels: tfprune shrink", falls_back=False)
+
+    return rule
+
+
 def _read_by_weighted(operators: Sequence[Operator]) -> set[int]:
     """Return the tensors from which a convolution or a matrix product reads, directly or through others."""
     read: set[int] = set()
