@@ -88,6 +88,12 @@ def test_the_quantized_net_is_made_of_the_last_one_and_exported_with_what_it_lea
     assert "trained with the rounding of its file" in (finished / "report.html").read_text(encoding="utf-8")
 
 
+def test_a_quantized_net_is_no_start(finished, tmp_path, tiny_recipe):
+    recipe = {key: tiny_recipe[key] for key in ("name", "data", "loss", "pruning")}
+    with pytest.raises(InputError, match="give the model that it was made of"):
+        run_recipe(check_recipe(recipe), model=finished / "models" / "quantized.keras", out=tmp_path)
+
+
 def test_a_second_start_says_done_and_changes_nothing(finished):
     before = (finished / "report.html").stat().st_mtime_ns
     recipe = check_recipe({**_content(finished), "about": {"purpose": "other words"}})

@@ -27,6 +27,7 @@ from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
+from tfprune.quantization.training import is_quantized
 from tfprune.recipe.sections import Channels, Pruning, Recipe, Regularization, Training
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
@@ -131,6 +132,8 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None, *, tru
 
 def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs, *, trust: bool) -> Any:
     model = ending_in_logits(load_model(path, trust=trust))
+    if is_quantized(model):
+        raise InputError(f"{path} was trained with the rounding of int8 already; give the model that it was made of")
     names, size = inputs.dataset.classes.names, (*recipe.data.size, inputs.dataset.channels)
     taken, outputs = model.input_shape[1:], model.output_shape[-1]
     if any(ours not in (None, theirs) for ours, theirs in zip(taken, size, strict=True)):
