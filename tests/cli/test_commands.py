@@ -111,7 +111,7 @@ def test_operators_kept_float_are_named_and_judged_one_by_one(finished, tmp_path
     result = tfprune("export", *given, "--keep-float", 1, "--out", tmp_path / "kept.tflite")
     assert result.returncode == 0, result.stderr
     assert "calibrated on 16 train pictures, chosen by class, the rarest first" in result.stderr
-    said = r"float: CONV_2D \S+  its signal -?[\d.]+ dB in int8; the answers' -?[\d.]+ dB now"
+    said = r"float: CONV_2D \S+\n  its signal in int8 -?[\d.]+ dB; that of the answers -?[\d.]+ -> -?[\d.]+ dB"
     assert len(re.findall(said, result.stdout)) == 1
     result = tfprune("verify", *given, "--keep-float", 2, "--json", tmp_path / "record.json")
     assert result.returncode == 0, result.stderr

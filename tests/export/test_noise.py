@@ -52,7 +52,8 @@ def test_one_operator_in_float_repairs_a_planted_failure(tmp_path, pixels):
     assert before < 1 and after > 35
     (kept,) = read_card(repaired)["kept_float"]
     assert kept["operator"] == "CONV_2D" and "middle" in kept["tensor"]
-    assert kept["own_db"] < 5 and kept["answer_db"] == pytest.approx(after, abs=3)
+    assert kept["own_db"] < 5 and kept["before_db"] == pytest.approx(before, abs=1)
+    assert kept["answer_db"] == pytest.approx(after, abs=3)
     assert "kept_float" not in read_card(broken)
     kinds = [operator.name for operator in read_operators(repaired) if operator.outputs[0].dtype == "FLOAT32"]
     # what reads it is float too: the upsampling, the concatenation; the rest stays int8
@@ -66,7 +67,7 @@ def test_what_was_chosen_once_can_be_asked_for_by_name(tmp_path, pixels):
     chosen = [KeptFloat(**row) for row in read_card(counted)["kept_float"]]
     named = export_tflite(planted_net(), tmp_path / "named.tflite", keep_float=chosen, **options)
     assert named.read_bytes() == counted.read_bytes() and len(chosen) == 2
-    assert chosen[0].answer_db <= chosen[1].answer_db + 1
+    assert chosen[0].answer_db == chosen[1].before_db <= chosen[1].answer_db + 1
 
 
 @pytest.mark.parametrize("head", ["class_map", "probabilities"])

@@ -82,8 +82,9 @@ def with_float_curve(
 def describe_kept(row: dict[str, Any]) -> str:
     """Return what a card says of an operator in float32, in words."""
     return (
-        f"float: {row['operator']} {row['tensor'].split(';')[0]}  its signal {row['own_db']:.1f} dB in int8; "
-        f"the answers' {row['answer_db']:.1f} dB now"
+        f"float: {row['operator']} {row['tensor'].split(';')[0]}\n"
+        f"  its signal in int8 {row['own_db']:.1f} dB; that of the answers {row['before_db']:.1f} -> "
+        f"{row['answer_db']:.1f} dB"
     )
 
 

@@ -76,12 +76,14 @@ class KeptFloat:
 
     Attributes:
         tensor, operator, own_db: see `OperatorNoise`.
-        answer_db: signal-to-noise ratio of the file's answers, with this operator and those before it in float32.
+        before_db: signal-to-noise ratio of the file's answers with the operators chosen before it in float32, dB.
+        answer_db: with this one too.
     """
 
     tensor: str
     operator: str
     own_db: float
+    before_db: float
     answer_db: float
 
 
@@ -136,6 +138,7 @@ def choose_float(
     """
     left, chosen = measure_noise(rounded, pictures), []
     truth = answers(calibrated, pictures)
+    before_db = compare_answers(truth, answers(quantize(NOTHING_FLOAT), pictures))
     while left and len(chosen) < count:
         kept = [row.tensor for row in chosen]
         tried = [
@@ -144,7 +147,8 @@ def choose_float(
             if index < _CANDIDATES or row.own_db < _DROWNED_DB
         ]
         answer_db, best = max(tried, key=lambda pair: pair[0])
-        chosen.append(KeptFloat(best.tensor, best.operator, best.own_db, answer_db))
+        chosen.append(KeptFloat(best.tensor, best.operator, best.own_db, before_db, answer_db))
+        before_db = answer_db
         left.remove(best)
     return chosen
 
