@@ -255,7 +255,7 @@ class Channels(Training):
 class Quantization(Training):
     """Epochs with the rounding of the int8 file, after every other stage."""
 
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-4
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     keep_zeros: bool = Field(True, description="weights that are zero, because they were pruned, stay zero")
 
 
