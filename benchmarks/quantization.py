@@ -116,8 +116,8 @@ WAYS = {
 NOTES = (
     "On these nets calibration alone loses next to nothing: kernels are rounded such that errors cancel. Training with",
     "rounding keeps pruned zeros when it is asked to; left free, a third of them goes in four epochs.",
-    "At 1e-4 a dense net of neu_seg lost by it, where tfmot's way, which trains norms beside kernels, did not: here norms",
-    "are folded into kernels first, and a rate is probably too large a share of those. Hence 1e-5 is the default in",
+    "At 1e-4 a dense net of neu_seg lost by it, where tfmot's way, which trains norms beside kernels, did not: here",
+    "they are folded into kernels first, and a rate is probably too large a share of those. Hence 1e-5 is the default of",
     "recipes. One seed says little; how many there are stands in each row.",
 )
 
@@ -329,9 +329,9 @@ def write_report(path: Path) -> None:
         "",
         "Plain U-Nets: corrosion_field at 96x96, width 8, depth 4, 25 epochs; neu_seg at 64x64, width 8, depth 3, 20",
         "epochs. Training with rounding: 4 epochs more, Adam on a cosine from 1e-4, best epoch on validation. Pruned:",
-        "80 % zeros in the masked layers, ranked together, 6 epochs of ramp and 2 with fixed masks. Every figure is of the",
-        "file on the whole test split (LiteRT, XNNPACK, one thread). Difference: to the float32 file of the same dense",
-        "or pruned net, mean over the seeds, then the worst seed. Zeros: of all parameters in the file.",
+        "80 % zeros in the masked layers, ranked together, 6 epochs of ramp and 2 with fixed masks. Every figure is of",
+        "the file on the whole test split (LiteRT, XNNPACK, one thread). Difference: to the float32 file of the same",
+        "dense or pruned net, mean over the seeds, then the worst seed. Zeros: of all parameters in the file.",
         "",
     ]
     for name in dict.fromkeys(cell["set"] for cell in cells):
