@@ -117,8 +117,8 @@ NOTES = (
     "On these nets calibration alone loses next to nothing: kernels are rounded such that errors cancel. Training with",
     "rounding keeps pruned zeros when it is asked to; left free, a third of them goes in four epochs.",
     "At 1e-4 a dense net of neu_seg lost by it, where tfmot's way, which trains norms beside kernels, did not: here",
-    "they are folded into kernels first, and a rate is probably too large a share of those. Hence 1e-5 is the default of",
-    "recipes. One seed says little; how many there are stands in each row.",
+    "they are folded into kernels first, and a rate is probably too large a share of those. Recipes begin at 1e-5.",
+    "One seed says little, and mean IoU of rows with other seeds do not compare: the differences do.",
 )
 
 
