@@ -8,6 +8,7 @@ from tfprune.errors import InputError
 from tfprune.recipe import load_recipe
 from tfprune.recipe.ranges import put_values
 from tfprune.recipe.search import Range, Search
+from tfprune.search.recipes import trial_recipe
 
 GOOD = """\
 name: small
@@ -123,3 +124,38 @@ def test_a_condition_is_checked_where_it_holds(tmp_path):
 def test_a_search_is_what_its_text_says():
     chosen = Search(oracle="random", trials=3, ranges={"pruning.epochs": Range(choice=[1, 2])})
     assert Search.model_validate(chosen.model_dump()) == chosen
+
+
+PAPER = """
+name: paper_grid
+data: {size: [320, 320], batch_size: 4}
+architecture: {name: unet, encoder: resnet101}
+loss: tversky
+training: {epochs: 100, optimizer: sgd, optimizer_options: {momentum: 0.5}}
+pruning: {epochs: 50, prunes: 5, final_sparsity: 0.9}
+fine_tuning: {epochs: 100}
+search:
+  oracle: grid
+  quality: micro_imagewise_iou
+  ranges:
+    architecture.name: {choice: [fpn, unet, unet_plus_plus, linknet, manet]}
+    architecture.decoder_block_type: {choice: [transpose], when: {architecture.name: linknet}}
+    pruning:
+      choice:
+      - {schedule: linear, criterion: taylor}
+      - {schedule: polynomial, criterion: taylor}
+      - {schedule: movement, criterion: movement}
+    pruning.final_sparsity: {choice: [0.2, 0.5, 0.9]}
+"""
+
+
+def test_the_grid_of_a_paper_is_one_recipe(tmp_path):
+    path = tmp_path / "paper.yaml"
+    path.write_text(PAPER)
+    recipe = load_recipe(path)
+    values = {"architecture.name": "linknet", "architecture.decoder_block_type": "transpose"}
+    values |= {"pruning": {"schedule": "linear", "criterion": "taylor"}, "pruning.final_sparsity": 0.2}
+    trial = trial_recipe(recipe, "trial_00", values)
+    assert trial.architecture.options == {"encoder": "resnet101", "decoder_block_type": "transpose"}
+    assert (trial.pruning.schedule, trial.pruning.final_sparsity, trial.pruning.prunes) == ("linear", 0.2, 5)
+    assert trial.search is None and trial.name == "trial_00"

@@ -183,7 +183,10 @@ def start_run(
         except KeyboardInterrupt:
             click.echo("the same command goes on from the last finished epoch", err=True)
             raise
-    console.print(summarise(folder))
+    if is_done(folder):
+        console.print(summarise(folder))
+    else:
+        console.print("this worker's part is done; the chief goes on")
 
 
 def _epoch_line(stage: str, epochs: int, rows: list[dict[str, float]]) -> str:

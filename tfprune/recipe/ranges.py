@@ -58,6 +58,12 @@ def range_faults(recipe: Recipe) -> Iterator[tuple[list[str], str]]:
         )
     if search.resource is not None and getattr(recipe, search.resource.split(".")[0]) is None:
         yield ["search", "resource"], f"search.resource is {search.resource}, and this recipe has no such section"
+    if recipe.training is not None and recipe.training.distribution == "multi_worker":
+        yield (
+            ["training", "distribution"],
+            "training.distribution is multi_worker; a search gives each machine trials of its own instead "
+            "(KERASTUNER_ORACLE_IP: see `tfprune search run --help`)",
+        )
     for path in search.ranges:
         for text in dict.fromkeys(_faults_of(search, path, content)):
             yield ["search", "ranges", path], f"search.ranges.{path}: {text}"

@@ -17,7 +17,7 @@ from tfprune.recipe.fields import one_of as _one_of
 from tfprune.recipe.search import Search
 from tfprune.regularization import GRADIENT_READINGS, REGULARIZERS
 from tfprune.targets import find_target
-from tfprune.training import LEARNING_RATE_SCHEDULES, OPTIMIZERS
+from tfprune.training import DISTRIBUTIONS, LEARNING_RATE_SCHEDULES, OPTIMIZERS
 from tfprune.verification.engines import RUNTIMES
 
 Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)]
@@ -122,6 +122,9 @@ class DenseTraining(Training):
     )
     unfreeze_groups: Annotated[int, Field(ge=1)] = Field(
         4, description="groups of the encoder, the deepest joins first"
+    )
+    distribution: _one_of("distribution", DISTRIBUTIONS) | None = Field(
+        None, description="training, pruning and fine_tuning on all GPUs, or on the workers of TF_CONFIG"
     )
 
     @model_validator(mode="after")

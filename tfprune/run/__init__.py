@@ -13,43 +13,33 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
 from tfprune.errors import InputError
 from tfprune.export import SCHEMES
 from tfprune.export.calibration import choose_calibration
 from tfprune.export.conversion import export_tflite
-from tfprune.objectives.metrics import MeanIoU
-from tfprune.pruning.cloning import copy_weights
-from tfprune.pruning.controller import MaskController
-from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.quantization.training import describe_quantized, quantize_model
-from tfprune.recipe.sections import Recipe, Training
+from tfprune.recipe.sections import Recipe
 from tfprune.records import atomic_path, write_json
-from tfprune.regularization.attaching import PenaltyLog
 from tfprune.report.page import write_report
-from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model, shared_stage
+from tfprune.run.folder import check_folder_is_ours, claim_folder, is_done, save_model
 from tfprune.run.inputs import (
     Inputs,
     Plans,
     build_dense,
-    build_recipe_augmentation,
-    build_recipe_loss,
     calibration_images,
     check_stages,
     load_inputs,
     regularized_layers,
-    stage_optimizer,
 )
 from tfprune.run.shrinking import Shrinker
+from tfprune.run.stages import Progress, prune_dense, start_strategy, train_dense, train_stage
 from tfprune.targets import find_target
 from tfprune.targets.advice import check_tool, measure_on
 from tfprune.targets.lint import gathered, lint_file
-from tfprune.training.stage import StageResult, fit_stage, set_determinism
-from tfprune.training.unfreezing import encoder_groups, only_open
+from tfprune.training.distribution import is_chief, own_folder
+from tfprune.training.stage import StageResult, set_determinism
 from tfprune.verification.answers import PostProcessing
 from tfprune.verification.proof import ExportedFile, prove_files, sample_images
-
-Progress = Callable[[str, int, list[dict[str, float]]], None]
 
 
 def run_recipe(
@@ -87,24 +77,22 @@ def run_recipe(
     check_folder_is_ours(folder, recipe)
     if is_done(folder):
         return folder
-    set_determinism(recipe.seed)
-    say("reading data")
-    inputs, dense, plans = prepare(recipe, data, model, folder, trust=trust)
-    claim_folder(folder, recipe, inputs, model)
-
-    variants, stages = {"dense": dense}, []
-    run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=progress)
-    if recipe.training is not None:
-        with nullcontext(folder) if shared is None else shared_stage(shared, recipe, folder) as place:
-            stages += train_dense(recipe, dense, plans, partial(run_stage, folder=place))
-    save_model(dense, folder / "models" / "dense.keras")
-    if plans.controller is not None:
-        regularized = plans.regularize(dense, first=recipe.training is None) if plans.regularize else dense
-        controller = plans.controller(regularized)
-        stages += prune_stages(recipe, controller, inputs, run_stage)
-        variants["pruned"] = controller.strip()
-        save_model(variants["pruned"], folder / "models" / "pruned.keras")
-        write_sparsity(folder, recipe, controller, stages)
+    distribution = recipe.training.distribution if recipe.training is not None else None
+    with own_folder(folder, distribution) as place:
+        scope = nullcontext if distribution is None else start_strategy(recipe).scope
+        set_determinism(recipe.seed)
+        say("reading data")
+        inputs, dense, plans = prepare(recipe, data, model, place, trust=trust)
+        claim_folder(place, recipe, inputs, model)
+        run_stage = partial(train_stage, recipe, inputs=inputs, folder=place, progress=progress)
+        stages = train_dense(recipe, dense, plans, run_stage, place=place, shared=shared, scope=scope)
+        save_model(dense, place / "models" / "dense.keras")
+        variants = {"dense": dense}
+        if plans.controller is not None:
+            variants["pruned"], pruned = prune_dense(recipe, dense, plans, inputs, run_stage, place=place, scope=scope)
+            stages += pruned
+    if not is_chief(distribution):
+        return folder
     if recipe.regularization is not None:
         write_regularization(folder, recipe, dense)
     if plans.remove is not None:
@@ -140,88 +128,6 @@ def prepare(
         if is_new:
             shutil.rmtree(folder.parent if is_first else folder, ignore_errors=True)
         raise
-
-
-def train_dense(recipe: Recipe, dense: Any, plans: Plans, run_stage: Callable[..., StageResult]) -> list[StageResult]:
-    """Train the dense net in place, as it is or with the regularizer of the recipe; return the stages, `train` last.
-
-    With progressive unfreezing the stages in front of it are `frozen_0`, `frozen_1`, ...
-    """
-    section = recipe.training
-    model = dense if plans.regularize is None else plans.regularize(dense, first=True)
-    stages, epochs = [], section.epochs
-    if section.unfreeze_every_epochs:
-        groups = encoder_groups(model, section.unfreeze_groups)
-        part = section.model_copy(update={"epochs": section.unfreeze_every_epochs})
-        for opened in range(len(groups)):
-            with only_open(groups, opened):
-                stages.append(run_stage(f"frozen_{opened}", part, model))
-        epochs -= len(groups) * part.epochs
-    stages.append(run_stage("train", section.model_copy(update={"epochs": epochs}), model))
-    if model is not dense:
-        copy_weights(model, dense)
-    return stages
-
-
-def train_stage(
-    recipe: Recipe,
-    name: str,
-    section: Training,
-    model: Any,
-    inputs: Inputs,
-    folder: Path,
-    *,
-    progress: Progress | None,
-    callbacks: Sequence[Any] = (),
-    best_from_epoch: int = 0,
-) -> StageResult:
-    """Run one stage of the recipe on `model`, in place."""
-    train, seed = inputs.arrays["train"], recipe.seed + sum(name.encode())
-    steps = steps_per_epoch(len(train.images), recipe.data.batch_size)
-    augment = build_recipe_augmentation(recipe, inputs)
-    plateau = section.plateau_epochs or 5 if section.learning_rate_schedule == "on_plateau" else None
-    return fit_stage(
-        model,
-        lambda first_epoch: training_batches(
-            train,
-            batch_size=recipe.data.batch_size,
-            epochs=section.epochs,
-            first_epoch=first_epoch,
-            seed=seed,
-            augment=augment,
-        ),
-        epochs=section.epochs,
-        steps_per_epoch=steps,
-        loss=build_recipe_loss(recipe, inputs),
-        optimizer=stage_optimizer(section, steps),
-        validation=evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size),
-        metrics=[MeanIoU(classes=len(inputs.dataset.classes.names))],
-        name=name,
-        folder=folder / "stages" / name,
-        seed=seed,
-        best_from_epoch=best_from_epoch,
-        early_stop_epochs=section.early_stop_epochs,
-        plateau_epochs=plateau,
-        callbacks=[*callbacks, PenaltyLog()],
-        tensorboard=True,
-        report=None if progress is None else lambda stage, rows: progress(stage, section.epochs, rows),
-    )
-
-
-def prune_stages(
-    recipe: Recipe, controller: MaskController, inputs: Inputs, run_stage: Callable[..., StageResult]
-) -> list[StageResult]:
-    """Ramp the masks up, take the batch-norm statistics anew, then fine-tune at fixed masks."""
-    train = inputs.arrays["train"]
-    ramp_end = -(-controller.last_step // steps_per_epoch(len(train), recipe.data.batch_size))
-    callbacks = [controller.callback()]
-    stages = [
-        run_stage("prune", recipe.pruning, controller.model, callbacks=callbacks, best_from_epoch=max(ramp_end - 1, 0))
-    ]
-    reestimate_batch_norm(controller.model, evaluation_batches(train, batch_size=recipe.data.batch_size))
-    if recipe.fine_tuning is not None:
-        stages.append(run_stage("fine_tune", recipe.fine_tuning, controller.model))
-    return stages
 
 
 def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
@@ -268,29 +174,6 @@ def write_regularization(folder: Path, recipe: Recipe, dense: Any) -> None:
             "ramp_epochs": section.ramp_epochs,
             "layers": layers.masked,
             "left_alone": layers.dense,
-        },
-    )
-
-
-def write_sparsity(folder: Path, recipe: Recipe, controller: MaskController, stages: Sequence[StageResult]) -> None:
-    """Write `records/sparsity.json`: zeros per layer, and what stayed dense and why."""
-    kernels = controller.sparsity()
-    total = sum(layer.count_params() for layer in controller.strip().layers)
-    history = [
-        {"stage": stage.name, "epoch": row["epoch"], "sparsity": row["sparsity"]}
-        for stage in stages
-        for row in stage.history
-        if "sparsity" in row
-    ]
-    write_json(
-        folder / "records" / "sparsity.json",
-        {
-            "target": recipe.pruning.final_sparsity,
-            "layers": kernels,
-            "dense": controller.selection.dense,
-            "wrapped_sparsity": controller.total_sparsity(),
-            "total_sparsity": sum(row.weights - row.nonzero for row in kernels) / total,
-            "history": history,
         },
     )
 

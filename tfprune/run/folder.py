@@ -82,7 +82,7 @@ def dense_key(recipe: Recipe) -> str:
 def shared_stage(shared: str | Path, recipe: Recipe, folder: Path) -> Iterator[Path]:
     """Yield the folder whose dense stage all runs with this dense configuration share; one run at a time.
 
-    Who comes second waits, and finds the stage trained. Its history is copied into the run folder afterwards.
+    Who comes second waits, and finds the stage trained. The histories are copied into the run folder afterwards.
     The lock is the system's (flock): it ends with the process that holds it, however that ends.
     """
     import fcntl  # not there on Windows, where the rest of this module works
@@ -95,7 +95,8 @@ def shared_stage(shared: str | Path, recipe: Recipe, folder: Path) -> Iterator[P
             content = recipe.model_dump(mode="json", include=set(DENSE_SECTIONS))
             write_text(place / "recipe.yaml", yaml.safe_dump(content, sort_keys=False))
         yield place
-    write_bytes(folder / "stages" / "train" / "history.csv", (place / "stages" / "train" / "history.csv").read_bytes())
+    for history in place.glob("stages/*/history.csv"):
+        write_bytes(folder / history.relative_to(place), history.read_bytes())
 
 
 def fingerprint(inputs: Inputs, model: str | Path | None = None) -> str:

@@ -7,3 +7,5 @@ from __future__ import annotations
 
 OPTIMIZERS = ("sgd", "adam", "adamw")
 LEARNING_RATE_SCHEDULES = ("constant", "cosine", "triangular", "triangular2", "on_plateau")
+DISTRIBUTIONS = ("mirrored", "multi_worker")
+"""Several devices of one machine, or several machines (TF_CONFIG)."""

@@ -85,7 +85,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Note the epoch, keep it when it is the best, and save the state."""
         row = {"epoch": epoch, **{key: float(value) for key, value in (logs or {}).items() if key != "lr"}}
-        row["learning_rate"] = float(self.model.optimizer.learning_rate)
+        row["learning_rate"] = float(keras.backend.get_value(self.model.optimizer.learning_rate))
         row["seconds"] = round(time.perf_counter() - self.started, 3)
         self.rows.append(row)
         score = row.get(MONITOR, float(epoch))
