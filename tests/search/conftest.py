@@ -22,11 +22,11 @@ SEARCH = {
 
 def searched_content():
     """Return the tiny recipe with a search of 2 widths and 2 ways to prune; width 12 breaks the constraint."""
-    content = copy.deepcopy(TINY)
-    del content["channels"], content["fine_tuning"]
-    content["training"]["epochs"] = content["pruning"]["epochs"] = 1
-    content["export"] = {"schemes": ["int8"]}
-    return {**content, "name": "tiny_search", "search": copy.deepcopy(SEARCH)}
+    content = {name: copy.deepcopy(TINY[name]) for name in ("data", "architecture", "loss", "training", "pruning")}
+    content["training"] = {"epochs": 1}
+    content["pruning"]["epochs"] = 1
+    rest = {"export": {"schemes": ["int8"]}, "verification": {"latency_runs": 3}}
+    return {"name": "tiny_search", **content, **rest, "search": copy.deepcopy(SEARCH)}
 
 
 @pytest.fixture(scope="session")

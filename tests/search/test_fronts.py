@@ -98,7 +98,7 @@ def test_constraints_are_limits_in_units_or_shares_of_a_reference():
     settings = check_search(
         {"oracle": "grid", "constraints": "macs<=0.5x, file_bytes<=2KiB", "ranges": {"width": {"choice": [1]}}}
     )
-    limits = find_limits(settings, lambda names: {name: 10e6 for name in names})
+    limits = find_limits(settings, {"macs": 10e6, "file_bytes": 1e9})
     assert limits == {"macs": ("macs<=0.5x", 5e6), "file_bytes": ("file_bytes<=2KiB", 2048.0)}
     assert find_broken(limits, {"macs": 5e6, "file_bytes": 2049.0}) == ("file_bytes<=2KiB",)
     with pytest.raises(InputError, match="its macs is not known before the search; give a number"):

@@ -93,6 +93,36 @@ def test_two_workers_on_one_machine(tmp_path):
     assert not {"KERASTUNER_ORACLE_IP", "KERASTUNER_TUNER_ID"} & set(os.environ)
 
 
+TWO_WORKERS = """
+import sys
+from tests.search.processes import build_task
+from tfprune.search.workers import search_with_workers
+
+if __name__ == "__main__":
+    search_with_workers(build_task(sys.argv[1]), 2)
+"""
+
+
+@pytest.mark.slow
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    script = tmp_path / "two_workers.py"
+    script.write_text(TWO_WORKERS)
+    command = [sys.executable, str(script), str(tmp_path / "found")]
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    process = subprocess.Popen(command, env=environment)
+    wait_until(lambda: len(events(tmp_path / "found", "ends")) >= 2)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    time.sleep(2)
+    settled = len(events(tmp_path / "found", "starts"))
+    time.sleep(2)
+    assert len(events(tmp_path / "found", "starts")) == settled < 12
+    assert subprocess.Popen(command, env=environment).wait(DEADLINE_SECONDS) == 0
+    assert len(outcomes(tmp_path / "found")) == 12
+    starts = Counter(name for name, *_ in events(tmp_path / "found", "starts"))
+    assert sum(starts.values()) <= 12 + 2 and set(starts) == {name for name, *_ in outcomes(tmp_path / "found")}
+
+
 def test_time_is_not_measured_while_other_trials_run(tmp_path):
     with pytest.raises(InputError, match="latency_ms is measured while other trials run"):
         search_with_workers(build_task(tmp_path, costs={"latency_ms": 0.0}), 2)

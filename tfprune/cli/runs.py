@@ -111,6 +111,7 @@ def _kinds() -> dict[str, Any]:
         targets,
         training,
     )
+    from tfprune.recipe import search
 
     return {
         "architectures": lambda: architectures.ARCHITECTURES,
@@ -135,6 +136,8 @@ def _kinds() -> dict[str, Any]:
             for name, target in targets.TARGETS.items()
             for line in textwrap.wrap(f"{name:14} {target.summary}. {target.pays}", 79, subsequent_indent=15 * " ")
         ],
+        "distributions": lambda: training.DISTRIBUTIONS,
+        "oracles": lambda: search.ORACLES,
         "recipes": _shipped_recipes,
     }
 

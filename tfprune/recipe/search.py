@@ -84,7 +84,7 @@ class Search(Section):
     constraints: Budget | None = Field(None, description='what a trial may cost, such as "file_bytes<=500KiB"')
     scheme: one_of("scheme", SCHEMES) = Field("int8", description="the exported file that is judged")
     resource: one_of("resource", RESOURCES) | None = Field(
-        None, description="hyperband: the epochs that it hands out, up to those of the recipe"
+        None, description="hyperband: the epochs that it hands out, up to the recipe's; who gets more trains anew"
     )
     factor: Annotated[int, Field(ge=2)] | None = Field(
         None, description="hyperband: one trial in so many (default 3) gets more epochs"

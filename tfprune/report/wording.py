@@ -197,8 +197,12 @@ def describe_values(values: Mapping[str, Any]) -> str:
 
     >>> describe_values({"architecture.width": 8, "pruning": {"schedule": "linear", "criterion": "taylor"}})
     'width 8, pruning linear taylor'
+    >>> describe_values({"training.epochs": 8, "pruning.epochs": 4})
+    'training.epochs 8, pruning.epochs 4'
     """
-    return ", ".join(f"{path.split('.')[-1]} {write_value(value)}" for path, value in values.items())
+    last = [path.split(".")[-1] for path in values]
+    names = [name if last.count(name) == 1 else path for name, path in zip(last, values, strict=True)]
+    return ", ".join(f"{name} {write_value(value)}" for name, value in zip(names, values.values(), strict=True))
 
 
 def write_value(value: Any) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from tfprune.data.sets import SegmentationSet
+from tfprune.keras import keras
 from tfprune.objectives.scores import score_confusions
 from tfprune.recipe import check_recipe
 from tfprune.recipe.ranges import put_values, searched_content
@@ -20,7 +21,7 @@ from tfprune.run import prepare, run_recipe
 from tfprune.run.folder import check_folder_is_ours, claim_folder
 from tfprune.run.inputs import Inputs, build_dense, load_inputs
 from tfprune.search.searching import Task, search
-from tfprune.search.trials import RejectedTrial, TrialRecord, explain_broken, find_broken, find_limits
+from tfprune.search.trials import RejectedTrial, TrialRecord, bounded_costs, explain_broken, find_broken, find_limits
 from tfprune.search.workers import search_with_workers
 from tfprune.targets.advice import export_untrained
 from tfprune.verification.arena import measure_arena
@@ -61,8 +62,10 @@ def search_recipe(
     inputs, _, _ = prepare(recipe, data, model, folder, trust=trust)
     claim_folder(folder, recipe, inputs, model)
     run = RecipeTrial(recipe, inputs.dataset, folder, data=data, model=model, trust=trust)
-    limits = find_limits(recipe.search, lambda names: run.shape_costs(recipe, names))
-    run = RecipeTrial(recipe, inputs.dataset, folder, data=data, model=model, trust=trust, limits=limits)
+    # Also says right away what cannot be exported or measured here, before trials fail of it one by one.
+    costs = run.shape_costs(recipe, (*recipe.search.costs, *bounded_costs(recipe.search)))
+    limits = find_limits(recipe.search, costs)
+    run = replace(run, limits=limits)
     task = Task(recipe.search, run, folder, limits, recipe.seed, _most_epochs(recipe), say)
     if workers > 1:
         search_with_workers(task, workers)
@@ -128,6 +131,7 @@ class RecipeTrial:
             RejectedTrial: when its shape alone breaks a constraint.
             InputError: when the values do not go together.
         """
+        keras.backend.clear_session()  # the net of the trial before
         recipe = trial_recipe(self.recipe, folder.name, values)
         bounded = [name for name in self.limits if name in SHAPED]
         if bounded and recipe.channels is None:

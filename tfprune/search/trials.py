@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tfprune.budget import parse_budget, write_amount
+from tfprune.budget import Bound, parse_budget, write_amount
 from tfprune.errors import InputError, TfpruneError
 from tfprune.recipe.search import Search
 from tfprune.records import read_json, write_json
@@ -77,28 +77,34 @@ def load_trials(folder: str | Path) -> list[TrialRecord]:
     return [record for record in loaded if record is not None]
 
 
-def find_limits(
-    settings: Search, reference: Callable[[Sequence[str]], Mapping[str, float]] = lambda names: {}
-) -> dict[str, tuple[str, float]]:
+def bounded_costs(settings: Search) -> tuple[str, ...]:
+    """Return the costs that the constraints of a search bound."""
+    return tuple(bound.quantity for bound in _bounds(settings))
+
+
+def find_limits(settings: Search, reference: Mapping[str, float] | None = None) -> dict[str, tuple[str, float]]:
     """Return the constraints of a search: quantity -> the bound as it was written, and its limit.
 
     Args:
         settings: the search.
-        reference: `reference(names)` gives the costs that bounds with `x` are shares of, where it knows them.
+        reference: the costs that bounds with `x` are shares of, as far as they are known.
 
     Raises:
         InputError: for a share of something that is not known before the search.
     """
-    bounds = parse_budget(settings.constraints) if settings.constraints else ()
-    shares = [bound.quantity for bound in bounds if bound.is_share]
-    costs = reference(shares) if shares else {}
-    for name in shares:
-        if name not in costs:
+    costs, limits = reference or {}, {}
+    for bound in _bounds(settings):
+        if bound.is_share and bound.quantity not in costs:
             raise InputError(
-                f"constraints {settings.constraints!r}: x is a share of the recipe as it is written, and its {name} is "
-                "not known before the search; give a number"
+                f"constraints {settings.constraints!r}: x is a share of the recipe as it is written, and its "
+                f"{bound.quantity} is not known before the search; give a number"
             )
-    return {bound.quantity: (str(bound), bound.limit(costs.get(bound.quantity, 0.0))) for bound in bounds}
+        limits[bound.quantity] = (str(bound), bound.limit(costs.get(bound.quantity, 0.0)))
+    return limits
+
+
+def _bounds(settings: Search) -> tuple[Bound, ...]:
+    return parse_budget(settings.constraints) if settings.constraints else ()
 
 
 def find_broken(limits: Mapping[str, tuple[str, float]], figures: Mapping[str, float | None]) -> tuple[str, ...]:

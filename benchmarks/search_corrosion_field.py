@@ -1,0 +1,164 @@
+"""What a search finds on corrosion photographs, and what its machinery costs.
+
+    python benchmarks/search_corrosion_field.py --quick         the machinery alone, under 45 s; nothing is written
+    python benchmarks/search_corrosion_field.py --data DIR      runs recipes/search_corrosion_field.yaml, or goes on
+    python benchmarks/search_corrosion_field.py --record-only   records what has ended so far
+
+The second runs about two hours on two idle cores, and can be stopped at any moment. The last two write
+docs/results/search_corrosion_field.{md,json,jsonl} (one line of the last per trial) and a picture of each front.
+The last line is {"trials": ended, "feasible": ..., ...}, for --quick {"seconds_per_trial": ..., ...}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from tfprune.recipe import check_search, load_recipe  # noqa: E402
+from tfprune.recipe.sections import Recipe  # noqa: E402
+from tfprune.records import plain, read_json, write_bytes, write_json, write_text  # noqa: E402
+from tfprune.report.search import describe_search, read_search  # noqa: E402
+from tfprune.report.search_figures import draw_cost_front, draw_hypervolume  # noqa: E402
+from tfprune.report.wording import COSTS, as_cost, as_score, describe_values  # noqa: E402
+from tfprune.search.fronts import write_search_record  # noqa: E402
+from tfprune.search.recipes import search_recipe  # noqa: E402
+from tfprune.search.searching import Task, search  # noqa: E402
+from tfprune.search.trials import find_limits, load_trials  # noqa: E402
+
+NAME = "search_corrosion_field"
+RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
+COMMAND = f"python benchmarks/{NAME}.py --data DIR/corrosion_field"
+DEFAULT = {"file": "int8, 80 % zeros", "test_iou": 0.640, "file_bytes": 1971 * 1024, "gzip_bytes": 617 * 1024}
+"""recipes/corrosion_field.yaml, the int8 file with 80 % zeros, as README.md has it."""
+QUICK_TRIALS = 60
+
+
+def measure_machinery() -> dict[str, float]:
+    """Time a search of trials that do nothing, and going on with it."""
+    ranges = load_recipe(NAME).search.model_dump(exclude_unset=True)["ranges"]
+    settings = check_search({"oracle": "random", "trials": QUICK_TRIALS, "ranges": ranges})
+    found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        task = Task(settings, lambda values, place: {"mean_iou": 0.5, "file_bytes": 1.0}, Path(folder), {})
+        for name in ("seconds_per_trial", "seconds_per_replayed_trial"):
+            started = time.perf_counter()
+            search(task)
+            found[name] = round((time.perf_counter() - started) / QUICK_TRIALS, 4)
+        started = time.perf_counter()
+        find_limits(settings)
+        write_search_record(folder, settings, name="quick")
+        found["seconds_of_the_record"] = round(time.perf_counter() - started, 4)
+    return found
+
+
+def write_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
+    """Record what has ended of a search, and return the figures."""
+    write_search_record(folder, recipe.search, name=recipe.name, purpose=recipe.about.purpose)
+    found, records = read_search(folder), load_trials(folder)
+    dense = sorted(path.name for path in (folder / "dense").glob("*") if (path / "stages").exists())
+    machine = read_json(folder / "environment.json")
+    figures = {
+        "trials": len(records),
+        "planned": recipe.search.trials,
+        "feasible": sum(record.is_feasible for record in records),
+        "dense_trainings": len(dense),
+        "seconds": round(sum(record.seconds for record in records), 1),
+    }
+    head = {"command": COMMAND, "date": date.today().isoformat(), "seed": recipe.seed, "machine": machine}
+    write_json(RESULTS, {**head, **figures, "default": DEFAULT, "search": found})
+    lines = [json.dumps(plain(record)) for record in records]
+    write_text(RESULTS.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
+    pictures = {cost: draw_cost_front(found, cost) for cost in found["costs"]}
+    pictures["hypervolume"] = draw_hypervolume(found)
+    for name, picture in pictures.items():
+        if picture:
+            write_bytes(_picture(name), base64.b64decode(picture.split(",", 1)[1]))
+    write_text(
+        RESULTS.with_suffix(".md"), describe(head, figures, found, [name for name, one in pictures.items() if one])
+    )
+    return figures
+
+
+def describe(head: dict[str, Any], figures: dict[str, Any], found: dict[str, Any], pictures: list[str]) -> str:
+    """Return the page for people."""
+    machine = head["machine"]
+    lines = [
+        "# A search on corrosion photographs: 24 ways to prune a plain U-Net",
+        "",
+        f"Command: `{head['command']}` ({head['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
+        f"{machine['tensorflow']}, seed {head['seed']}).",
+        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}), trials: "
+        f"[{RESULTS.with_suffix('.jsonl').name}]({RESULTS.with_suffix('.jsonl').name}).",
+        "",
+        "[The recipe](../../tfprune/recipes/search_corrosion_field.yaml) varies width, sparsity, criterion, the",
+        "schedule and learning rate of the pruning stage, proposed at random, under constraints on the int8 file and",
+        "on TFLite Micro's arena. The search sees the IoU of corrosion on validation; test pictures choose nothing.",
+        "",
+        f"**{figures['trials']} of {figures['planned']} trials have ended**; dense nets begun or trained: "
+        f"{figures['dense_trainings']}; work: {figures['seconds'] / 3600:.1f} hours.",
+        *([describe_search(found)] if found["trials"] else []),
+    ]
+    if figures["trials"] < figures["planned"]:
+        lines += ["", "The rest is not done: the same command goes on."]
+    if found["trials"]:
+        lines += ["", *_table(found)]
+    lines += [f"\n![{name}]({_picture(name).name})" for name in pictures]
+    lines += [
+        "",
+        f"To stand beside: `recipes/corrosion_field.yaml` (width 16, 45 epochs), {DEFAULT['file']}: IoU of corrosion "
+        f"{as_score(DEFAULT['test_iou'])} on test, file {as_cost('file_bytes', DEFAULT['file_bytes'], unit=True)}, "
+        f"gzip {as_cost('gzip_bytes', DEFAULT['gzip_bytes'], unit=True)} (README).",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _table(found: dict[str, Any]) -> list[str]:
+    costs, quality = found["costs"], found["quality"]
+    heads = ["trial", f"{quality}, val", f"{quality}, test", *(f"{COSTS[c].label}, {COSTS[c].unit}" for c in costs)]
+    rows = [f"| {' | '.join([*heads, 'values'])} |", "|---|" + "---:|" * (2 + len(costs)) + "---|"]
+    for trial in found["trials"]:
+        figures = trial["figures"]
+        cells = [as_score(figures.get(quality)), as_score(figures.get(f"test_{quality}"))]
+        for cost in costs:
+            mark = " ◆" if trial["trial"] in found["fronts"][cost] else ""
+            cells.append(as_cost(cost, figures.get(cost)) + mark)
+        said = describe_values(trial["values"]) + (f" ({trial['status']})" if trial["status"] != "finished" else "")
+        rows.append(f"| {' | '.join([trial['trial'], *cells, said])} |")
+    return [*rows, "", "◆ no other trial within the constraints is better at that cost or less."]
+
+
+def _picture(name: str) -> Path:
+    return RESULTS.with_name(f"{NAME}_{name}.svg")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="the machinery alone; nothing is written")
+    parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
+    parser.add_argument("--out", type=Path, default=ROOT / "runs", help="folder for the runs")
+    parser.add_argument("--record-only", action="store_true", help="run nothing, record what has ended")
+    options = parser.parse_args()
+    recipe = load_recipe(NAME)
+    if options.quick:
+        figures: dict[str, Any] = measure_machinery()
+        for name, value in figures.items():
+            print(f"{name:30}{value}")
+    else:
+        if not options.record_only:
+            search_recipe(recipe, data=options.data, out=options.out, say=print)
+        figures = write_results(options.out / recipe.name, recipe)
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
