@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,6 +96,12 @@ def test_random_walks_need_two_sure_classes_and_take_the_likeliest_without():
     three[:, 3:6, 0] = 0.5
     assert set(np.unique(walk(three, 0.3, 0.6))) == {0, 2}
     np.testing.assert_array_equal(walk(three, 0.3, 0.6)[:, 7:], 2)
+
+
+def test_without_scikit_image_the_message_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "skimage.measure", None)
+    with pytest.raises(InputError, match="need scikit-image; pip install scikit-image"):
+        drop_small(np.zeros((2, 2), np.uint8), 3)
 
 
 @pytest.mark.parametrize("options", [{"min_pixels": -1}, {"random_walker": (0.6, 0.3)}, {"random_walker": (0, 0.3)}])

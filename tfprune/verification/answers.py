@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -81,8 +83,7 @@ def walk(probabilities: np.ndarray, low: float, high: float) -> np.ndarray:
     Source: Grady 2006, "Random walks for image segmentation", in the form of scikit-image, on the probability of
     all classes but class 0. Where no class but one is sure, the rest has the most probable class.
     """
-    from skimage.segmentation import random_walker  # not there on a board
-
+    random_walker = _of_scikit_image("segmentation", "random_walker")
     foreground = 1 - probabilities[..., 0]
     likely = probabilities.argmax(axis=-1)
     seeds = np.where(foreground < low, 1, 0)
@@ -103,12 +104,19 @@ def drop_small(ids: np.ndarray, min_pixels: int) -> np.ndarray:
     >>> drop_small(np.array([[1, 0, 2], [1, 0, 0]], np.uint8), 2).tolist()
     [[1, 0, 0], [1, 0, 0]]
     """
-    from skimage.measure import label  # not there on a board
-
-    regions = label(ids, background=0, connectivity=2)
+    regions = _of_scikit_image("measure", "label")(ids, background=0, connectivity=2)
     small = np.bincount(regions.ravel()) < min_pixels
     small[0] = False
     return np.where(small[regions], 0, ids).astype(np.uint8)
+
+
+def _of_scikit_image(module: str, name: str) -> Any:
+    try:
+        return getattr(import_module(f"skimage.{module}"), name)
+    except ImportError:  # a board need not have it
+        raise InputError(
+            "random walks and minimum regions need scikit-image; pip install scikit-image, or leave them out"
+        ) from None
 
 
 def _check_alike(models: Sequence[TFLiteModel]) -> None:
