@@ -96,3 +96,25 @@ def test_weights_are_back_when_tracing_fails():
         assert model.get_layer("edges").kernel is not model.get_layer("edges").trainable_weights[0]
         raise RuntimeError
     assert model.get_layer("edges").kernel is model.get_layer("edges").trainable_weights[0]
+
+
+def test_branches_with_equal_biases_each_add_their_own_in_int16(tmp_path):
+    image = keras.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(8, 3, padding="same", activation="relu")(L.Rescaling(1 / 255)(image))
+    bias = keras.initializers.Constant(0.4)
+    branches = [L.Conv2D(8, 1 + 2 * side, padding="same", bias_initializer=bias)(x) for side in range(3)]
+    quiet = [0.01, 1.0, 30.0]
+    for branch, gain in zip(branches, quiet, strict=True):
+        kernel = branch._keras_history.layer.kernel
+        kernel.assign(kernel * gain)
+    model = keras.Model(image, L.Conv2D(3, 1)(L.Add()(branches)))
+    images = pictures(8)
+    wanted = model(images.astype(np.float32)).numpy()
+    weights = [weight.numpy() for weight in model.weights]
+    path = export_tflite(
+        model, tmp_path / "a.tflite", scheme="int16x8", head="logits", class_names=["a", "b", "c"], calibration=images
+    )
+    opened = open_runtime(path)
+    found = np.stack([opened.predict(one) for one in images])
+    assert found.dtype == np.float32 and np.abs(found - wanted).mean() < 0.01 * np.abs(wanted).mean()
+    assert all((before == after.numpy()).all() for before, after in zip(weights, model.weights, strict=True))

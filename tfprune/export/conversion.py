@@ -21,7 +21,7 @@ from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
 from tfprune.export.noise import KeptFloat
 from tfprune.export.resizes import without_half_pixels
-from tfprune.export.rounding import rounded_kernels
+from tfprune.export.rounding import distinct_biases, rounded_kernels
 from tfprune.keras import keras, tf
 from tfprune.quantization.training import bake_model, is_quantized
 from tfprune.records import IGNORE_ID, atomic_path
@@ -87,7 +87,8 @@ def export_tflite(
     calibration = _checked_calibration(calibration, shape, scheme) if calibrated else None
     with _quiet():
         model = bake_model(model) if is_learnt else _in_float32(model)
-        with rounded_kernels(model) if calibrated and not keep_float else nullcontext():
+        rounding = rounded_kernels(model) if calibrated and not keep_float else nullcontext()
+        with rounding, distinct_biases(model) if scheme == "int16x8" else nullcontext():
             function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
         _check_class_names(class_names, outputs)
         flatbuffer, kept = convert_function(

@@ -9,8 +9,9 @@ half a step (SQuant: Guo et al., ICLR 2022, arXiv 2202.07471, sections 3.2 and 3
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import flatbuffers
 import numpy as np
@@ -98,21 +99,50 @@ class RoundedFlatbuffer:
 @contextmanager
 def rounded_kernels(model: keras.Model) -> Iterator[None]:
     """Let the convolutions of a model compute with rounded kernels while it is traced; its weights stay."""
-    held = []
+    rounded = []
     for layer in model._flatten_layers(include_self=False):
         name = _KERNELS.get(type(layer))
         if name is None:
             continue
-        variable = getattr(layer, name)
-        values = variable.numpy()
+        values = getattr(layer, name).numpy()
         taps = values.shape[0] * values.shape[1]
         depthwise = name == "depthwise_kernel"
         shape = (taps, 1, values.shape[2] * values.shape[3]) if depthwise else (taps, *values.shape[2:])
-        rounded = round_kernel(values.reshape(shape)).reshape(values.shape)
-        held.append((layer, name, variable))
-        # object.__setattr__ goes past Keras' tracking: the variable stays the layer's weight.
-        object.__setattr__(layer, name, tf.constant(rounded))
+        rounded.append((layer, name, round_kernel(values.reshape(shape)).reshape(values.shape)))
+    with _computing_with(rounded):
+        yield
+
+
+@contextmanager
+def distinct_biases(model: keras.Model) -> Iterator[None]:
+    """Let no two biases of a model be equal while it is traced, but by the last bit of a float; its weights stay.
+
+    The converter stores equal constants once, and with int16 activations it gives that one the step of its
+    first reader alone: every other convolution would add a wrong bias. Branches that are summed learn equal
+    biases whenever they begin so, as those of a residual block without norms do.
+    """
+    seen: set[bytes] = set()
+    moved = []
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "bias", None) is None or not isinstance(layer.bias, tf.Variable):
+            continue
+        values = layer.bias.numpy()
+        while values.tobytes() in seen and values.any():
+            values = np.where(values, np.nextafter(values, np.inf, dtype=values.dtype), values)
+        seen.add(values.tobytes())
+        moved.append((layer, "bias", values))
+    with _computing_with(moved):
+        yield
+
+
+@contextmanager
+def _computing_with(replacements: Sequence[tuple[Any, str, np.ndarray]]) -> Iterator[None]:
+    """Put values in the place of the variables (layer, name), and take them away again."""
+    held = [(layer, name, getattr(layer, name)) for layer, name, _ in replacements]
     try:
+        for layer, name, values in replacements:
+            # object.__setattr__ goes past Keras' tracking: the variable stays the layer's weight.
+            object.__setattr__(layer, name, tf.constant(values))
         yield
     finally:
         for layer, name, variable in held:
