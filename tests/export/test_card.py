@@ -85,5 +85,6 @@ def test_exported_file_says_what_it_is(tmp_path):
         "outputs": 3,
         "input_size": [32, 32],
         "channels": 3,
+        "calibration": {"pictures": 16, "clip": 0.0},
     }
     assert read_card(without_card(path, tmp_path / "bare.tflite")) is None

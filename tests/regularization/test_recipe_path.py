@@ -28,7 +28,7 @@ SECTION = {
 
 
 def with_section(tiny_recipe, **changes):
-    del tiny_recipe["channels"]
+    del tiny_recipe["channels"], tiny_recipe["quantization"], tiny_recipe["verification"]["target"]
     tiny_recipe["data"]["generate"] = {"set": "branches", "classes": 2, "counts": {"train": 24, "val": 4, "test": 4}}
     tiny_recipe["export"] = {"schemes": ["float32"]}
     return {**tiny_recipe, "regularization": {**SECTION, **changes}}
