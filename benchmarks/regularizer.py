@@ -403,7 +403,23 @@ def _table(name: str, width: int, cells: Sequence[dict[str, Any]]) -> list[str]:
                 [f"{whole['redundancy_mean']:.3f}", f"{whole['near_zero_gradients_mean']:.3f}"] if whole else ["", ""]
             )
             lines.append(f"| {TITLES[method]} | {strength} | " + " | ".join([*map(_spread, found), *rest]) + " |")
-    return [*lines, ""]
+    return [*lines, "", *_beyond_the_spread(by_key, sparsities), ""]
+
+
+def _beyond_the_spread(by_key: dict[tuple[str, float], dict[str, Any]], sparsities: Sequence[float]) -> list[str]:
+    """Say which methods' seeds all lie above, or below, all seeds without a regularizer."""
+    said = []
+    for sparsity in sparsities:
+        dense, where = by_key.get(("dense", sparsity)), f"{sparsity:.0%} masked" if sparsity else "whole"
+        found = [by_key[method, sparsity] for method in METHODS[1:] if (method, sparsity) in by_key]
+        if dense is None or len(dense["seeds"]) < 2 or not found:
+            continue
+        better = [TITLES[row["method"]] for row in found if row["iou_low"] > dense["iou_high"]]
+        worse = [TITLES[row["method"]] for row in found if row["iou_high"] < dense["iou_low"]]
+        parts = [f"{word} {', '.join(names)}" for word, names in (("above", better), ("below", worse)) if names]
+        said.append(f"- {where}: {'; '.join(parts) or 'none'}")
+    head = "Beyond the spread (every seed on one side of every seed without a regularizer):"
+    return [head, "", *said] if said else []
 
 
 def _spread(row: dict[str, Any] | None) -> str:
