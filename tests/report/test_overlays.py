@@ -50,6 +50,7 @@ def test_outcomes_mark_found_false_alarm_missed_and_nothing() -> None:
     predicted = np.array([[1, 1, 0, 0]], np.uint8)
     drawn = overlay_outcomes(np.full((1, 4, 3), 7, np.uint8), truth, predicted)
     assert [tuple(pixel) for pixel in drawn[0, :3]] == list(OUTCOME_COLOURS.values())
+    assert drawn[0, 3].tolist() == [3, 3, 3]
 
 
 def test_ignored_pixels_are_never_marked_as_an_outcome() -> None:

@@ -33,6 +33,9 @@ def test_figures_are_those_of_the_records(make_run: Callable[..., Path]) -> None
 def test_each_quantity_has_one_cell_per_file_with_its_difference(make_run: Callable[..., Path]) -> None:
     page = read_page(make_run())
     assert page.row("IoU corrosion") == ["0.613", "0.613±0.000", "0.562−0.050", "0.562−0.050"]
+    assert page.row("sensitivity (recall), corrosion")[0] == "0.700"
+    assert page.row("specificity, corrosion")[0] == "0.950"
+    assert page.row("balanced accuracy")[0] == "0.825"
     assert page.row("file KiB") == ["8,000", "2,0004.0x smaller", "8,000same", "2,0004.0x smaller"]
     assert page.row("non-zero parameters")[2] == "400,0005.0x smaller"
     assert page.row("times as fast as dense float32")[1] == "2.001.95 to 2.05"

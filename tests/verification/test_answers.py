@@ -7,6 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter
+from skimage.segmentation import random_walker
 
 from tfprune.errors import InputError
 from tfprune.objectives.scores import kaggle_dice, score_confusions
@@ -96,6 +98,15 @@ def test_random_walks_need_two_sure_classes_and_take_the_likeliest_without():
     three[:, 3:6, 0] = 0.5
     assert set(np.unique(walk(three, 0.3, 0.6))) == {0, 2}
     np.testing.assert_array_equal(walk(three, 0.3, 0.6)[:, 7:], 2)
+
+
+@pytest.mark.parametrize("seed", [8, 29])
+def test_random_walks_are_solved_exactly(seed):
+    foreground = gaussian_filter(np.random.default_rng(seed).standard_normal((36, 36)), 1.0)
+    foreground = 1 / (1 + np.exp(-8 * foreground))
+    seeds = np.where(foreground < 0.3, 1, np.where(foreground > 0.9, 2, 0))
+    walked = walk(np.stack([1 - foreground, foreground], -1).astype(np.float32), 0.3, 0.9)
+    np.testing.assert_array_equal(walked, random_walker(foreground, seeds, mode="bf") - 1)
 
 
 def test_without_scikit_image_the_message_says_what_to_install(monkeypatch):

@@ -40,6 +40,10 @@ class Row:
     mean_dice: float | None = None
     keras_mean_iou: float | None = None
     boundary_iou: Mapping[str, float | None] = field(default_factory=dict)
+    sensitivity: Mapping[str, float | None] = field(default_factory=dict)
+    specificity: Mapping[str, float | None] = field(default_factory=dict)
+    pixel_accuracy: float | None = None
+    balanced_accuracy: float | None = None
     kaggle_dice: Mapping[str, float | None] = field(default_factory=dict)
     file_bytes: int | None = None
     gzip_bytes: int | None = None
@@ -198,6 +202,9 @@ def _read_row(record: Mapping[str, Any], verification: Mapping[str, Any]) -> Row
         mean_iou=scores.get("mean_iou"),
         mean_dice=scores.get("mean_dice"),
         boundary_iou=scores.get("boundary_iou") or {},
+        sensitivity=scores.get("sensitivity") or {},
+        specificity=scores.get("specificity") or {},
+        **{key: scores.get(key) for key in ("pixel_accuracy", "balanced_accuracy")},
         kaggle_dice=scores.get("kaggle_dice") or {},
         keras_mean_iou=(record.get("keras_scores") or {}).get("mean_iou"),
         **{key: footprint.get(key) for key in ("file_bytes", "gzip_bytes", "parameters", "nonzero_parameters", "macs")},

@@ -27,11 +27,11 @@ PALETTE: tuple[Colour, ...] = (
 """Colours told apart with the common kinds of colour blindness (after Okabe and Ito, brightened for photographs)."""
 
 OUTCOME_COLOURS: dict[str, Colour] = {
-    "found": (0, 158, 255),
-    "false alarm": (255, 208, 0),
-    "missed": (230, 40, 150),
+    "found": (255, 255, 255),
+    "false alarm": (230, 40, 40),
+    "missed": (255, 208, 0),
 }
-"""Colours of true positives, false positives and false negatives."""
+"""Colours of true positives, false positives and false negatives, as in the pictures of arXiv 2210.07451."""
 
 IGNORED_COLOUR: Colour = (128, 128, 128)
 
@@ -97,13 +97,13 @@ def overlay_classes(
 
 
 def overlay_outcomes(image: np.ndarray, truth: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Return the image with class 1 marked as found, false alarm or missed, uint8 (H, W, 3).
+    """Return the image at half its brightness with class 1 found, false alarm or missed, uint8 (H, W, 3).
 
     Pixels whose truth is `IGNORE_ID` are not judged and striped grey.
     """
     outcome = np.where(predicted == 1, np.where(truth == 1, 1, 2), np.where(truth == 1, 3, 0)).astype(np.uint8)
     outcome[truth == IGNORE_ID] = IGNORE_ID
-    return overlay_classes(image, outcome, [None, *OUTCOME_COLOURS.values()])
+    return overlay_classes(image // 2, outcome, [None, *OUTCOME_COLOURS.values()])
 
 
 def as_rgb(image: np.ndarray) -> np.ndarray:

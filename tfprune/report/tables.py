@@ -80,6 +80,13 @@ def _quality_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
     if len(names) == 2:
         lines.append(scores(f"Dice {names[1]}", lambda row: row.dice.get(names[1])))
     lines.append(scores("mean Dice", lambda row: row.mean_dice))
+    if len(names) == 2:  # with IoU and Dice these are (11) to (17) of arXiv 2210.07451
+        lines += [
+            scores(f"sensitivity (recall), {names[1]}", lambda row: row.sensitivity.get(names[1])),
+            scores(f"specificity, {names[1]}", lambda row: row.specificity.get(names[1])),
+            scores("pixel accuracy (1 - error)", lambda row: row.pixel_accuracy),
+            scores("balanced accuracy", lambda row: row.balanced_accuracy),
+        ]
     if reference.boundary_iou:
         for name in names[1:]:
             lines.append(scores(f"boundary IoU {name}", lambda row, name=name: row.boundary_iou.get(name)))

@@ -81,7 +81,9 @@ def walk(probabilities: np.ndarray, low: float, high: float) -> np.ndarray:
     """Return class ids, uint8 (H, W), of probabilities (H, W, K): sure pixels, and random walks between them.
 
     Source: Grady 2006, "Random walks for image segmentation", in the form of scikit-image, on the probability of
-    all classes but class 0. Where no class but one is sure, the rest has the most probable class.
+    all classes but class 0. Where no class but one is sure, the rest has the most probable class. With two classes
+    and `high` .5 the walks can only add to the other class, with .9 they take much of it where probabilities are
+    soft (docs/results/systems.md).
     """
     random_walker = _of_scikit_image("segmentation", "random_walker")
     foreground = 1 - probabilities[..., 0]
@@ -93,7 +95,7 @@ def walk(probabilities: np.ndarray, low: float, high: float) -> np.ndarray:
     if (seeds > 0).all() or len(present) < 2:
         return np.where(seeds > 0, seeds - 1, likely).astype(np.uint8)
     # scikit-image takes labels 1, 2, ... without gaps; pixels that no seed can be reached from come back as -1
-    walked = random_walker(foreground, np.searchsorted(present, seeds) + 1 - (seeds == 0), mode="cg_j", tol=1e-4)
+    walked = random_walker(foreground, np.searchsorted(present, seeds) + 1 - (seeds == 0), mode="cg_j", tol=1e-8)
     found = present[np.maximum(walked, 1) - 1] - 1
     return np.where(walked > 0, found, likely).astype(np.uint8)
 
