@@ -27,6 +27,11 @@ CASES = {
     "manet resnet18": ("manet", {}),
     "unet efficientnetb0": ("unet", {"encoder": "efficientnetb0"}),
     "unet seresnet18": ("unet", {"encoder": "seresnet18"}),
+    "deeplab_v3_plus": ("deeplab_v3_plus", {}),
+    "lraspp": ("lraspp", {}),
+    "corroseg": ("corroseg", {}),
+    "plain_unet residual with context": ("plain_unet", {"block": "residual", "context": (1, 2, 4)}),
+    "plain_unet inverted residual": ("plain_unet", {"block": "inverted_residual"}),
 }
 
 

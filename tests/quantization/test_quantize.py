@@ -131,6 +131,9 @@ def body_of(name, x):
         return tf.nn.depth_to_space(layers.Conv2D(32, 1, strides=2)(x), 2)
     if name == "slices":
         return tf.concat([x[..., :4], tf.nn.relu6(x[..., 4:])], -1)
+    if name == "sum and product of four":
+        parts = [layers.Conv2D(8, 3, dilation_rate=rate, padding="same")(x) for rate in (1, 2, 3, 4)]
+        return layers.Maximum()([layers.ReLU()(layers.Add()(parts)), layers.Multiply()(parts), *parts])
     if name == "attention":
         rows = layers.Reshape((256, 8))(x)
         scores = layers.Softmax()(layers.Dot((2, 2))([rows, rows]))
@@ -152,7 +155,17 @@ FLOAT = {"group norm": "GroupNormalization", "hard sigmoid": "hard_sigmoid"}
 
 @pytest.mark.parametrize(
     "name",
-    ["squeeze and excite", "hard swish of ops", "pixel shuffle", "slices", "attention", "nested", "prelu", *FLOAT],
+    [
+        "squeeze and excite",
+        "hard swish of ops",
+        "pixel shuffle",
+        "slices",
+        "sum and product of four",
+        "attention",
+        "nested",
+        "prelu",
+        *FLOAT,
+    ],
 )
 def test_what_stays_float_is_named_and_everything_else_is_int8(name, tmp_path):
     keras.utils.set_random_seed(0)

@@ -8,6 +8,7 @@ happens before the training, with the statistics as they are then.
 from __future__ import annotations
 
 from collections import Counter
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -29,14 +30,17 @@ KERNELS = {
 FUSED = ("linear", "relu", "relu6")
 """Activations that the operators of a .tflite file compute themselves."""
 
+_OF_TWO = (layers.Add, layers.Multiply, layers.Maximum, layers.Minimum)
+"""Layers that take any number of tensors, where the operator of a .tflite file takes two."""
+
 
 def fold_model(model: Any) -> Any:
     """Return a flat net that computes the same in inference, of layers that int8 files have an operator for.
 
     A batch norm behind a convolution, transposed convolution or dense layer that nothing else reads is folded into
     it; every other one on maps (N, H, W, C), and a Rescaling with an offset, becomes a depthwise 1x1 convolution.
-    A separable convolution becomes its two parts, and an activation inside a layer a layer of its own, unless
-    files fuse it.
+    A separable convolution becomes its two parts, a sum or product of many one of two after the other, and an
+    activation inside a layer a layer of its own, unless files fuse it.
 
     Args:
         model: a functional or sequential tf_keras model; it is not changed.
@@ -59,6 +63,8 @@ class _Splitting:
             changes["activation"] = "linear"
         if type(layer) is layers.SeparableConv2D:
             made = self._separated(layer, args[0], **changes)
+        elif type(layer) in _OF_TWO and len(args[0]) > 2:
+            made = reduce(lambda two, one: type(layer)(name=self._copies.unique(layer.name))([two, one]), args[0])
         else:
             made = self._copies.call(layer, args, kwargs, **changes)
         return layers.Activation(activation, name=self._copies.unique(f"{layer.name}_act"))(made) if changes else made

@@ -46,7 +46,7 @@ _ACTIVATIONS = {
 _REASONS = {
     **dict.fromkeys(
         ("GroupNormalization", "LayerNormalization", "UnitNormalization"),
-        "it takes mean and variance of every picture, which 8 bits are too coarse for; batch norms are folded away",
+        "it divides by the deviation of every picture, which 8 bits may round to zero; batch norms are folded away",
     ),
     **dict.fromkeys(("Lambda", "TFOpLambda"), "what its code computes is not known; replace it by layers of Keras"),
 }
