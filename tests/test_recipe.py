@@ -160,6 +160,13 @@ def test_only_words_may_differ(recipe_file):
     assert recipe_difference(old, other) == "-  epochs: 3\n+  epochs: 4"
 
 
+def test_a_search_may_get_more_trials_and_not_fewer(recipe_file):
+    search = "search: {{trials: {}, ranges: {{training.epochs: {{low: 2, high: 9}}}}}}\n"
+    few, many = (recipe_text(load_recipe(recipe_file(GOOD + search.format(trials)))) for trials in (4, 7))
+    assert recipe_difference(few, many) == ""
+    assert recipe_difference(many, few) == "-  trials: 7\n+  trials: 4"
+
+
 def test_the_schema_names_every_section():
     schema = json.loads(recipe_schema())
     assert set(yaml.safe_load(GOOD)) <= set(schema["properties"])

@@ -172,6 +172,21 @@ def test_stopped_anywhere_it_ends_with_the_same_trials_and_repeats_none(tmp_path
     assert len(ran) == len(undisturbed) + 3 and len(set(ran)) == len(undisturbed)
 
 
+@pytest.mark.parametrize("oracle", ["grid", "random", "bayesian"])
+def test_a_search_that_gets_more_trials_goes_on_as_if_it_had_had_them(oracle, tmp_path):
+    ran = []
+
+    def noted(values, folder):
+        ran.append(folder.name)
+        return made_up(values, folder)
+
+    changes = {"oracle": oracle, "ranges": {path: RANGES[path] for path in ("width", "rate")}}
+    whole = search(task(tmp_path / "whole", trials=7, **changes))
+    for trials in (4, 7):
+        grown = search(task(tmp_path / "grown", noted, trials=trials, **changes))
+    assert [record.values for record in grown] == [record.values for record in whole] and len(ran) == 7
+
+
 def test_a_trial_that_ended_just_before_the_kill_is_not_run_again(tmp_path):
     chosen = task(tmp_path)
     positions = dict.fromkeys(RANGES, 0) | {"sparsity": 0}

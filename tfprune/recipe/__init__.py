@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -110,13 +111,17 @@ def recipe_schema() -> str:
 def recipe_difference(old: str, new: str) -> str:
     """Return the lines in which two resolved recipes differ; empty when they do the same.
 
-    The `about` section is left out: words do not change results.
+    The `about` section is left out: words do not change results. So is a greater number of trials: an oracle
+    proposes the same first ones, and the search goes on.
     """
-    texts = []
-    for text in (old, new):
-        content = yaml.safe_load(text)
+    contents = [yaml.safe_load(text) for text in (old, new)]
+    searches = [content.get("search") or {} for content in contents]
+    most = [math.inf if given.get("trials") is None else given["trials"] for given in searches]
+    for content, given in zip(contents, searches, strict=True):
         content.pop("about", None)
-        texts.append(yaml.safe_dump(content, sort_keys=False).splitlines())
+        if most[0] <= most[1]:
+            given.pop("trials", None)
+    texts = [yaml.safe_dump(content, sort_keys=False).splitlines() for content in contents]
     lines = difflib.unified_diff(*texts, lineterm="", n=0)
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
 
