@@ -4,6 +4,7 @@
     python benchmarks/export_conformance.py --minutes 20     goes on where the last call stopped
     python benchmarks/export_conformance.py --nets FOLDER --data DIR/corrosion_field     trained nets, see below
     python benchmarks/export_conformance.py --repairs      clipped ranges and float operators, for int8 that disagrees
+    python benchmarks/export_conformance.py --parts        only its activations rounded to 8 bits, and only its kernels
     python benchmarks/export_conformance.py --report         docs/results/export_conformance.md from what is finished
 
 Each finished cell is one line of docs/results/export_conformance.jsonl; a cell that stands there is not run again.
@@ -49,8 +50,11 @@ from tfprune.errors import InputError  # noqa: E402
 from tfprune.export import SCHEMES  # noqa: E402
 from tfprune.export.calibration import spread  # noqa: E402
 from tfprune.export.conversion import export_tflite  # noqa: E402
-from tfprune.keras import keras  # noqa: E402
+from tfprune.export.rounding import KERNELS, rounded_kernel  # noqa: E402
+from tfprune.keras import keras, tf  # noqa: E402
 from tfprune.objectives.scores import score_confusions  # noqa: E402
+from tfprune.quantization.layers import LearntRange, QuantizedLayer  # noqa: E402
+from tfprune.quantization.training import quantize_model  # noqa: E402
 from tfprune.records import write_text  # noqa: E402
 from tfprune.run.folder import environment_record  # noqa: E402
 from tfprune.verification.agreement import compare_classes  # noqa: E402
@@ -69,6 +73,7 @@ REPAIRS: dict[str, dict[str, Any]] = {
     **{f"clip {share:g}": {"clip": share} for share in (1e-4, 1e-3)},
     **{f"keep_float {count}": {"keep_float": count} for count in (1, 2, 4, 8)},
 }
+PARTS = ("activations", "kernels", "both")
 PLAIN = {
     "plain_unet/relu6": {"width": 8, "depth": 2, "activation": "relu6"},
     "plain_unet/bilinear": {"width": 8, "depth": 2, "upsampling": "bilinear"},
@@ -137,7 +142,20 @@ def judge(
     found = np.stack([opened.predict(image) for image in images]).astype(np.float32)
     scale, zero_point = opened.quantization
     found = (found - zero_point) * scale if scale else found
-    step = scale or (wanted.max() - wanted.min()) / 255
+    footprint = measure_footprint(path)
+    return {
+        **compare(wanted, found, scale or None, lowest_db=SIGNAL_DB if SCHEMES[scheme].calibrated else 0),
+        "float_ops": list(footprint.float_ops),
+        "file_bytes": footprint.file_bytes,
+        "seconds": round(seconds, 1),
+    }
+
+
+def compare(
+    wanted: np.ndarray, found: np.ndarray, step: float | None = None, *, lowest_db: float = 0
+) -> dict[str, Any]:
+    """Return how far logits (N, H, W, K) are from those of Keras; a step of 8 bits over these unless given."""
+    step = step or (wanted.max() - wanted.min()) / 255
     ordered = np.sort(wanted, axis=-1)
     margin = (ordered[..., -1] - ordered[..., -2]) / step
     clear = margin > 2
@@ -145,17 +163,13 @@ def judge(
     noise = ((found - wanted) ** 2).mean()
     snr_db = float(10 * np.log10((wanted**2).mean() / max(noise, 1e-20)))
     equal_ratio = float(equal[clear].mean())
-    footprint = measure_footprint(path)
     return {
-        "agrees": equal_ratio >= 0.999 and (not SCHEMES[scheme].calibrated or snr_db >= SIGNAL_DB),
+        "agrees": equal_ratio >= 0.999 and snr_db >= lowest_db,
         "clear_equal_ratio": round(equal_ratio, 6),
         "steps_needed": steps_needed(margin, equal),
         "clear_ratio": round(float(clear.mean()), 4),
         "equal_ratio": round(float(equal.mean()), 6),
         "snr_db": round(snr_db, 1),
-        "float_ops": list(footprint.float_ops),
-        "file_bytes": footprint.file_bytes,
-        "seconds": round(seconds, 1),
     }
 
 
@@ -215,6 +229,32 @@ def run_repairs(names: Sequence[str], keep: Callable[[dict[str, Any]], None]) ->
                 )
 
 
+def run_parts(names: Sequence[str], keep: Callable[[dict[str, Any]], None]) -> None:
+    """Judge nets that compute in float32 with nothing of int8 but rounded activations, kernels, or both.
+
+    The arithmetic, its order, and the grid of the biases are exact: what is left is the format itself, with
+    ranges as the converter takes them. Kernels are rounded as `tfprune export` does it.
+    """
+    for name in names:
+        keras.backend.clear_session()
+        net = build_cell_net(name)
+        size = net.input_shape[1:3]
+        images, seen = draw(TESTED, size, seed=9)[0], draw(CALIBRATION, size, seed=0)[0]
+        pixels = tf.constant(images, tf.float32)
+        wanted = net(pixels, training=False).numpy()
+        for part in PARTS:
+            quantized = quantize_model(net, seen)
+            for layer in quantized.layers:
+                if isinstance(layer, QuantizedLayer):
+                    rounded = rounded_kernel(layer.layer) if type(layer.layer) in KERNELS else layer.rounded()
+                    fixed = tf.constant(layer.kernel.numpy() if part == "activations" else rounded)
+                    layer.rounded = lambda fixed=fixed: fixed
+                elif isinstance(layer, LearntRange) and part == "kernels":
+                    layer.call = lambda inputs, training=None: inputs
+            found = quantized.call(pixels, training=False).numpy()
+            keep({"net": name, "rounded": part, **compare(wanted, found, lowest_db=SIGNAL_DB)})
+
+
 def judge_trained(path: Path, data: Path) -> dict[str, Any]:
     """Judge the files of a trained net on the whole test split."""
     found = open_set(data)
@@ -266,7 +306,7 @@ def read_rows() -> list[dict[str, Any]]:
         for row in trained
         for scheme, cell in row.get("conformance", {}).items()
     ]
-    return [*trained, *of_trained, *(row for row in rows if "scheme" in row or "repair" in row)]
+    return [*trained, *of_trained, *(row for row in rows if {"scheme", "repair", "rounded"} & set(row))]
 
 
 def append_row(row: dict[str, Any]) -> None:
@@ -319,6 +359,7 @@ def write_report(rows: list[dict[str, Any]]) -> None:
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_cell_line(row) for row in rows if "scheme" in row]
+    lines += _part_lines([row for row in rows if "rounded" in row])
     lines += _repair_lines([row for row in rows if "repair" in row])
     lines += ["", f"In short: {json.dumps(summary(rows))}"]
     write_text(RESULTS.with_suffix(".md"), "\n".join(lines) + "\n")
@@ -342,6 +383,29 @@ def _scheme_lines(cells: list[dict[str, Any]]) -> list[str]:
         "8 bits. How many pixels that turns depends on the pictures: where the three levels of brightness were cut",
         "out of one continuous range, so that many pixels lie between two classes, the twelve nets kept 98.2 to",
         "99.9 % of the clear pixels in int8 (one reached 99.9 %) and 99.2 to 100 % in int16x8 (ten did; 2026-11-21).",
+    ]
+
+
+def _part_lines(rows: list[dict[str, Any]]) -> list[str]:
+    if not rows:
+        return []
+    return [
+        "",
+        "## int8 that disagrees: what 8 bits alone cost",
+        "",
+        f"`{COMMAND} --parts`: the net computes in float32, and only its activations are rounded to 8 bits, or",
+        "only its kernels, over the ranges that calibration finds. A file rounds both. Where rounding the activations",
+        "alone says no, no better kernels and no better arithmetic help: that net needs more than 8 bits, and int16x8",
+        "is the way, unless rounding its kernels alone says no as well.",
+        "Each net is trained anew, and so its figures differ a little from those above.",
+        "",
+        "| net | rounded to 8 bits | agrees | clear pixels equal | steps for 99.9 % | signal, dB |",
+        "|---|---|---|---|---|---|",
+        *(
+            f"| {row['net']} | {row['rounded']} | {'yes' if row['agrees'] else 'no'} | {row['clear_equal_ratio']:.3%} "
+            f"| {row['steps_needed']} | {row['snr_db']} |"
+            for row in sorted(rows, key=lambda row: (row["net"], PARTS.index(row["rounded"])))
+        ),
     ]
 
 
@@ -404,6 +468,7 @@ def main() -> None:
     parser.add_argument("--nets", type=Path, help="folder of dense_*.keras, trained nets")
     parser.add_argument("--data", type=Path, help="the corrosion_field set, for --nets")
     parser.add_argument("--repairs", action="store_true", help="try what might help the int8 files that disagree")
+    parser.add_argument("--parts", action="store_true", help="tell what rounding activations and kernels costs each")
     parser.add_argument("--report", action="store_true", help="only write the page")
     options = parser.parse_args()
     rows: list[dict[str, Any]] = []
@@ -422,11 +487,12 @@ def main() -> None:
         for path in sorted(options.nets.glob("dense_width8_*.keras")):
             if path.stem not in finished:
                 keep(judge_trained(path, options.data))
-    elif options.repairs:
+    elif options.repairs or options.parts:
+        run, key = (run_repairs, "repair") if options.repairs else (run_parts, "rounded")
         found = read_rows()
-        tried = {row["net"] for row in found if "repair" in row}
+        tried = {row["net"] for row in found if key in row}
         unequal = [row["net"] for row in found if row.get("scheme") == "int8" and not row.get("agrees", True)]
-        run_repairs([name for name in unequal if name not in tried], keep)
+        run([name for name in unequal if name not in tried], keep)
     elif not options.report:
         done = {(row["net"], row["scheme"]) for row in read_rows() if "scheme" in row}
         run_cells([*PLAIN, *SMALL], list(SCHEMES), done=done, keep=keep, until=until)

@@ -24,7 +24,8 @@ _HIGHEST = 127
 _FILTERS_LAST = {schema.BuiltinOperator.CONV_2D: 0, schema.BuiltinOperator.DEPTHWISE_CONV_2D: 3}
 """Operators whose kernels are rounded -> the axis of the filters: (filters, h, w, inputs), (1, h, w, filters)."""
 
-_KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
+KERNELS = {keras.layers.Conv2D: "kernel", keras.layers.DepthwiseConv2D: "depthwise_kernel"}
+"""Layers whose kernels are rounded -> the name of the kernel."""
 
 
 def round_kernel(kernel: np.ndarray) -> np.ndarray:
@@ -99,18 +100,18 @@ class RoundedFlatbuffer:
 @contextmanager
 def rounded_kernels(model: keras.Model) -> Iterator[None]:
     """Let the convolutions of a model compute with rounded kernels while it is traced; its weights stay."""
-    rounded = []
-    for layer in model._flatten_layers(include_self=False):
-        name = _KERNELS.get(type(layer))
-        if name is None:
-            continue
-        values = getattr(layer, name).numpy()
-        taps = values.shape[0] * values.shape[1]
-        depthwise = name == "depthwise_kernel"
-        shape = (taps, 1, values.shape[2] * values.shape[3]) if depthwise else (taps, *values.shape[2:])
-        rounded.append((layer, name, round_kernel(values.reshape(shape)).reshape(values.shape)))
-    with _computing_with(rounded):
+    layers = [layer for layer in model._flatten_layers(include_self=False) if type(layer) in KERNELS]
+    with _computing_with([(layer, KERNELS[type(layer)], rounded_kernel(layer)) for layer in layers]):
         yield
+
+
+def rounded_kernel(layer: Any) -> np.ndarray:
+    """Return the kernel of a layer of `KERNELS`, rounded by `round_kernel`, in its own shape."""
+    values = getattr(layer, KERNELS[type(layer)]).numpy()
+    taps = values.shape[0] * values.shape[1]
+    depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+    shape = (taps, 1, values.shape[2] * values.shape[3]) if depthwise else (taps, *values.shape[2:])
+    return round_kernel(values.reshape(shape)).reshape(values.shape)
 
 
 @contextmanager
@@ -126,11 +127,12 @@ def distinct_biases(model: keras.Model) -> Iterator[None]:
     for layer in model._flatten_layers(include_self=False):
         if getattr(layer, "bias", None) is None or not isinstance(layer.bias, tf.Variable):
             continue
-        values = layer.bias.numpy()
+        given = values = layer.bias.numpy()
         while values.tobytes() in seen and values.any():
             values = np.where(values, np.nextafter(values, np.inf, dtype=values.dtype), values)
         seen.add(values.tobytes())
-        moved.append((layer, "bias", values))
+        if values is not given:
+            moved.append((layer, "bias", values))
     with _computing_with(moved):
         yield
 
