@@ -2,9 +2,11 @@
 
     python benchmarks/search_corrosion_field.py --quick         the machinery alone, under 45 s; nothing is written
     python benchmarks/search_corrosion_field.py --data DIR      runs recipes/search_corrosion_field.yaml, or goes on
+    python benchmarks/search_corrosion_field.py --data DIR --defaults   the recipe itself, without its search
     python benchmarks/search_corrosion_field.py --record-only   records what has ended so far
 
-The second runs about two hours on two idle cores, and can be stopped at any moment. The last two write
+The second runs about two hours on one core, the third 20 minutes, and both can be stopped at any moment. All but the
+first write
 docs/results/search_corrosion_field.{md,json,jsonl} (one line of the last per trial) and a picture of each front.
 The last line is {"trials": ended, "feasible": ..., ...}, for --quick {"seconds_per_trial": ..., ...}.
 """
@@ -24,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from tfprune.data.sets import open_set  # noqa: E402
 from tfprune.recipe import check_search, load_recipe  # noqa: E402
 from tfprune.recipe.sections import Recipe  # noqa: E402
 from tfprune.records import plain, read_json, write_bytes, write_json, write_text  # noqa: E402
@@ -31,15 +34,15 @@ from tfprune.report.search import describe_search, read_search  # noqa: E402
 from tfprune.report.search_figures import draw_cost_front, draw_hypervolume  # noqa: E402
 from tfprune.report.wording import COSTS, as_cost, as_score, describe_values  # noqa: E402
 from tfprune.search.fronts import write_search_record  # noqa: E402
-from tfprune.search.recipes import search_recipe  # noqa: E402
+from tfprune.search.recipes import RecipeTrial, search_recipe  # noqa: E402
 from tfprune.search.searching import Task, search  # noqa: E402
 from tfprune.search.trials import find_limits, load_trials  # noqa: E402
 
 NAME = "search_corrosion_field"
 RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
 COMMAND = f"python benchmarks/{NAME}.py --data DIR/corrosion_field"
-DEFAULT = {"file": "int8, 80 % zeros", "test_iou": 0.640, "file_bytes": 1971 * 1024, "gzip_bytes": 617 * 1024}
-"""recipes/corrosion_field.yaml, the int8 file with 80 % zeros, as README.md has it."""
+DEFAULTS: dict[str, dict[str, Any]] = {"default_width16": {}, "default_width12": {"architecture.width": 12}}
+"""The recipe as it is written, and at the greatest width that the search may choose."""
 QUICK_TRIALS = 60
 
 
@@ -61,6 +64,22 @@ def measure_machinery() -> dict[str, float]:
     return found
 
 
+def run_defaults(recipe: Recipe, data: Path, out: Path) -> None:
+    """Run the recipe with its own values; a width that trials have takes their dense net."""
+    for name, values in DEFAULTS.items():
+        folder = out / f"{NAME}_defaults" / name
+        if not (folder / "figures.json").exists():
+            dense = out / NAME if values else folder.parent
+            figures = RecipeTrial(recipe, open_set(data), dense, data=data)(values, folder)
+            write_json(folder / "figures.json", figures)
+
+
+def read_defaults(out: Path) -> dict[str, dict[str, float]]:
+    """Return name -> figures of the defaults that have been run."""
+    paths = {name: out / f"{NAME}_defaults" / name / "figures.json" for name in DEFAULTS}
+    return {name: read_json(path) for name, path in paths.items() if path.exists()}
+
+
 def write_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """Record what has ended of a search, and return the figures."""
     write_search_record(folder, recipe.search, name=recipe.name, purpose=recipe.about.purpose)
@@ -75,7 +94,8 @@ def write_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
         "seconds": round(sum(record.seconds for record in records), 1),
     }
     head = {"command": COMMAND, "date": date.today().isoformat(), "seed": recipe.seed, "machine": machine}
-    write_json(RESULTS, {**head, **figures, "default": DEFAULT, "search": found})
+    defaults = read_defaults(folder.parent)
+    write_json(RESULTS, {**head, **figures, "defaults": defaults, "search": found})
     lines = [json.dumps(plain(record)) for record in records]
     write_text(RESULTS.with_suffix(".jsonl"), "".join(f"{line}\n" for line in lines))
     pictures = {cost: draw_cost_front(found, cost) for cost in found["costs"]}
@@ -84,12 +104,19 @@ def write_results(folder: Path, recipe: Recipe) -> dict[str, Any]:
         if picture:
             write_bytes(_picture(name), base64.b64decode(picture.split(",", 1)[1]))
     write_text(
-        RESULTS.with_suffix(".md"), describe(head, figures, found, [name for name, one in pictures.items() if one])
+        RESULTS.with_suffix(".md"),
+        describe(head, figures, found, [name for name, one in pictures.items() if one], defaults),
     )
     return figures
 
 
-def describe(head: dict[str, Any], figures: dict[str, Any], found: dict[str, Any], pictures: list[str]) -> str:
+def describe(
+    head: dict[str, Any],
+    figures: dict[str, Any],
+    found: dict[str, Any],
+    pictures: list[str],
+    defaults: dict[str, dict[str, float]],
+) -> str:
     """Return the page for people."""
     machine = head["machine"]
     lines = [
@@ -113,12 +140,8 @@ def describe(head: dict[str, Any], figures: dict[str, Any], found: dict[str, Any
     if found["trials"]:
         lines += ["", *_table(found)]
     lines += [f"\n![{name}]({_picture(name).name})" for name in pictures]
-    lines += [
-        "",
-        f"To stand beside: `recipes/corrosion_field.yaml` (width 16, 45 epochs), {DEFAULT['file']}: IoU of corrosion "
-        f"{as_score(DEFAULT['test_iou'])} on test, file {as_cost('file_bytes', DEFAULT['file_bytes'], unit=True)}, "
-        f"gzip {as_cost('gzip_bytes', DEFAULT['gzip_bytes'], unit=True)} (README).",
-    ]
+    for name, default in defaults.items():
+        lines += ["", *_beside(name, default, found)]
     return "\n".join(lines) + "\n"
 
 
@@ -137,6 +160,24 @@ def _table(found: dict[str, Any]) -> list[str]:
     return [*rows, "", "◆ no other trial within the constraints is better at that cost or less."]
 
 
+def _beside(name: str, default: dict[str, float], found: dict[str, Any]) -> list[str]:
+    """Return what the cheapest trials cost that are no worse on validation than a default."""
+    quality = found["quality"]
+    scores = f"{as_score(default[quality])} on validation, {as_score(default[f'test_{quality}'])} on test"
+    lines = [f"**{name}** (`--defaults`): {quality} {scores}. The cheapest trials that are no worse on validation:", ""]
+    lines += [f"| cost | {name} | trial | its cost | its {quality}, test |", "|---|---:|---|---:|---:|"]
+    feasible = [trial for trial in found["trials"] if trial["status"] == "finished" and not trial["broken"]]
+    equal = [trial for trial in feasible if trial["figures"][quality] >= default[quality]]
+    for cost in found["costs"]:
+        best = min(equal, key=lambda trial: trial["figures"][cost], default=None)
+        cells = [COSTS[cost].label, as_cost(cost, default[cost], unit=True), "none"]
+        if best:
+            its = best["figures"]
+            cells[2:] = [best["trial"], as_cost(cost, its[cost], unit=True), as_score(its[f"test_{quality}"])]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def _picture(name: str) -> Path:
     return RESULTS.with_name(f"{NAME}_{name}.svg")
 
@@ -146,6 +187,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="the machinery alone; nothing is written")
     parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
     parser.add_argument("--out", type=Path, default=ROOT / "runs", help="folder for the runs")
+    parser.add_argument("--defaults", action="store_true", help="run the recipe itself in place of its search")
     parser.add_argument("--record-only", action="store_true", help="run nothing, record what has ended")
     options = parser.parse_args()
     recipe = load_recipe(NAME)
@@ -154,7 +196,9 @@ def main() -> None:
         for name, value in figures.items():
             print(f"{name:30}{value}")
     else:
-        if not options.record_only:
+        if options.defaults:
+            run_defaults(recipe, options.data, options.out)
+        elif not options.record_only:
             search_recipe(recipe, data=options.data, out=options.out, say=print)
         figures = write_results(options.out / recipe.name, recipe)
     print(json.dumps(figures))
