@@ -167,6 +167,12 @@ def test_a_search_may_get_more_trials_and_not_fewer(recipe_file):
     assert recipe_difference(many, few) == "-  trials: 7\n+  trials: 4"
 
 
+def test_a_run_goes_on_when_a_later_version_knows_more_fields(recipe_file):
+    text = recipe_text(load_recipe(recipe_file(GOOD)))
+    assert "  split_file: null\n" in text
+    assert recipe_difference(text.replace("  split_file: null\n", ""), text) == ""
+
+
 def test_the_schema_names_every_section():
     schema = json.loads(recipe_schema())
     assert set(yaml.safe_load(GOOD)) <= set(schema["properties"])

@@ -104,6 +104,8 @@ def test_two_class_scores_by_hand():
     assert scores["dice"]["vessel"] == pytest.approx(70 / 85)
     assert scores["iou"]["vessel"] == pytest.approx(35 / 50)
     assert scores["error"] == pytest.approx(0.15)
+    assert scores["truth_ratio"] == {"background": 0.6, "vessel": 0.4}
+    assert scores["answer_ratio"] == {"background": 0.55, "vessel": 0.45}
 
 
 def test_an_absent_class_is_none_and_left_out_of_means():

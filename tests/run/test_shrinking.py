@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from tfprune.channels import Plan, measure_cost
+from tfprune.errors import InputError
+from tfprune.pruning.controller import MaskController
+from tfprune.pruning.schedules import sparsity_by_step
 from tfprune.recipe import check_recipe
 from tfprune.run import train_stage
 from tfprune.run.inputs import build_dense, check_stages, load_inputs
@@ -106,3 +109,51 @@ def test_masks_close_to_the_shape_of_the_plan_and_removing_them_changes_nothing(
     followed = Plan.load(tmp_path / "records" / "channels.json")
     assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
     assert measure_cost(model).macs == target.macs_after <= 0.4 * target.macs
+
+
+def test_another_criterion_and_schedule_may_close_the_masks(prepared, tmp_path, monkeypatch):
+    made = []
+
+    def record(model, schedule, **settings):
+        made.append((schedule, settings["criterion"]))
+        return MaskController(model, schedule, **settings)
+
+    monkeypatch.setattr("tfprune.run.shrinking.MaskController", record)
+    settings = {"way": "gradual", "epochs": 4, "ramp_epochs": 3, "ratio": 0.5, "distillation": None}
+    settings |= {"schedule": "movement", "masked_by": "movement"}
+    shrinker = shrinker_for(prepared, tmp_path, **settings)
+    target = shrinker.remove(shrinker.dense).plan
+    _, (masked, recovered) = shrinker.shrink(shrinker.dense)
+    ((schedule, criterion),) = made
+    assert criterion == "movement" and min(sparsity_by_step(schedule)) > 0.4 * 6  # it waits for 40 % of the steps
+    followed = Plan.load(tmp_path / "records" / "channels.json")
+    assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
+    assert (masked.epochs, recovered.epochs) == (3, 1)
+    rates = [row["learning_rate"] for row in masked.history]
+    assert rates == pytest.approx([0.002] * 3) and recovered.history[-1]["learning_rate"] < 0.0015
+
+
+def test_what_belongs_to_the_way_gradual_is_refused_elsewhere(prepared):
+    content, _ = prepared
+    with pytest.raises(InputError, match="masked_by belong to the way gradual, and this is one_shot"):
+        check_recipe({**content, "channels": {"epochs": 2, "ratio": 0.5, "masked_by": "movement"}})
+
+
+def test_a_narrower_net_has_a_share_of_every_layers_channels(prepared):
+    content, inputs = prepared
+    nets = []
+    for seed in (0, 0, 1):
+        recipe = check_recipe(
+            {**content, "seed": seed, "architecture": {**content["architecture"], "width_ratio": 0.5}}
+        )
+        nets.append(build_dense(recipe, inputs, None))
+    whole = build_dense(check_recipe(content), inputs, None)
+    for ours, theirs in zip(nets[0].layers, whole.layers, strict=True):
+        assert ours.name == theirs.name
+        if hasattr(ours, "filters"):
+            assert ours.filters == (theirs.filters if ours.name == "logits" else theirs.filters // 2)
+    kernels = [net.get_layer("encoder1a_conv").kernel.numpy() for net in nets]
+    assert np.array_equal(kernels[0], kernels[1]) and not np.allclose(kernels[0], kernels[2])
+    with pytest.raises(InputError, match="width_ratio draws all weights anew, and encoder_weights is imagenet"):
+        architecture = {"name": "unet", "encoder_weights": "imagenet", "width_ratio": 0.5}
+        check_recipe({**content, "architecture": architecture})

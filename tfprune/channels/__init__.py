@@ -47,6 +47,7 @@ _HOMES = {
     "apply_plan": "removal",
     "label_channels": "labelling",
     "measure_cost": "cost",
+    "narrowed": "removal",
     "plan_channels": "removal",
     "remove_channels": "removal",
     "remove_dead_channels": "dead",

@@ -8,7 +8,7 @@ from typing import Any
 
 from tfprune.channels.budgeting import BudgetPlanner, Measure
 from tfprune.channels.checking import TOLERANCE, Equality, compare_with_masked
-from tfprune.channels.copying import is_op_layer
+from tfprune.channels.copying import drawn_anew, is_op_layer
 from tfprune.channels.counting import ChannelCosts
 from tfprune.channels.graph import ChannelGraph
 from tfprune.channels.groups import ChannelGroups
@@ -162,6 +162,20 @@ def remove_channels(
                 raise
             opaque += suspects
     raise TfpruneError(f"model '{model.name}': no exact removal found after freezing {', '.join(opaque)}")
+
+
+def narrowed(model: Any, ratio: float, *, seed: int) -> Any:
+    """Return the same net with a share of the channels of every layer, its weights drawn anew.
+
+    Args:
+        model: a functional tf_keras model; its weights do not matter.
+        ratio: the share that stays, above 0 and at most 1; a layer keeps one channel in twenty at least.
+        seed: of the weights.
+
+    Raises:
+        InputError: for a model that is no graph of layers, or when nothing can go.
+    """
+    return drawn_anew(remove_channels(model, 1.0 - ratio, check=False).model, seed=seed)
 
 
 class NotExactError(TfpruneError):

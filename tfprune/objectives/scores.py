@@ -25,7 +25,8 @@ def score_confusions(confusions: np.ndarray, class_names: Sequence[str]) -> dict
 
     Returns:
         By class name: `iou` (Jaccard), `dice` (F1), `precision`, `sensitivity` (recall) and
-        `specificity`, each class against the rest. Single numbers: `mean_iou`, `mean_dice`,
+        `specificity`, each class against the rest; `truth_ratio` and `answer_ratio`, the share of the
+        judged pixels that are of the class and that are answered as it. Single numbers: `mean_iou`, `mean_dice`,
         `mean_iou_foreground` (without class 0), `pixel_accuracy`, `error` (1 - pixel_accuracy),
         `balanced_accuracy` (mean sensitivity of the classes in the truth; for two classes
         (sensitivity + specificity) / 2), and `micro_imagewise_iou` (per image TP / (TP + FP + FN)
@@ -62,6 +63,8 @@ def score_confusions(confusions: np.ndarray, class_names: Sequence[str]) -> dict
         "precision": _named(_ratio(counts.tp, counts.tp + counts.fp), names),
         "sensitivity": _named(sensitivity, names),
         "specificity": _named(_ratio(counts.tn, counts.tn + counts.fp), names),
+        "truth_ratio": _named(_ratio(total.sum(1), total.sum()), names),
+        "answer_ratio": _named(_ratio(total.sum(0), total.sum()), names),
         "pixel_accuracy": _mean(accuracy),
         "balanced_accuracy": _mean(sensitivity),
         "error": _mean(1 - accuracy),
@@ -152,7 +155,7 @@ def _micro_iou(confusions: np.ndarray) -> np.ndarray:
 
 def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Return part / whole as float64, NaN where the whole is 0."""
-    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    part, whole = np.broadcast_arrays(np.asarray(part, np.float64), np.asarray(whole, np.float64))
     return np.divide(part, whole, out=np.full(np.shape(whole), np.nan), where=whole > 0)
 
 

@@ -111,8 +111,9 @@ def recipe_schema() -> str:
 def recipe_difference(old: str, new: str) -> str:
     """Return the lines in which two resolved recipes differ; empty when they do the same.
 
-    The `about` section is left out: words do not change results. So is a greater number of trials: an oracle
-    proposes the same first ones, and the search goes on.
+    The `about` section is left out: words do not change results. So are fields that say nothing (null), so that a run
+    goes on when a later version knows more fields, and a greater number of trials: an oracle proposes the same first
+    ones, and the search goes on.
     """
     contents = [yaml.safe_load(text) for text in (old, new)]
     searches = [content.get("search") or {} for content in contents]
@@ -121,9 +122,14 @@ def recipe_difference(old: str, new: str) -> str:
         content.pop("about", None)
         if most[0] <= most[1]:
             given.pop("trials", None)
-    texts = [yaml.safe_dump(content, sort_keys=False).splitlines() for content in contents]
+    texts = [yaml.safe_dump(_said(content), sort_keys=False).splitlines() for content in contents]
     lines = difflib.unified_diff(*texts, lineterm="", n=0)
     return "\n".join(line for line in lines if not line.startswith(("---", "+++", "@@")))
+
+
+def _said(value: Any) -> Any:
+    """Return what a mapping of a recipe says: without the fields that are null."""
+    return {key: _said(item) for key, item in value.items() if item is not None} if isinstance(value, dict) else value
 
 
 def override(content: dict[str, Any], setting: str) -> None:

@@ -89,6 +89,18 @@ class Architecture(BaseModel):
     head: Literal["softmax", "sigmoid"] = Field(
         "softmax", description="softmax: one output per class; sigmoid: one output, for two classes"
     )
+    width_ratio: Share | None = Field(
+        None, description="share of its channels that every layer has: the same net, narrower, its weights drawn anew"
+    )
+
+    @model_validator(mode="after")
+    def _has_no_weights_to_lose(self) -> Self:
+        if self.width_ratio is not None and self.options.get("encoder_weights") not in (None, "none"):
+            raise ValueError(
+                f"width_ratio draws all weights anew, and encoder_weights is {self.options['encoder_weights']}; "
+                "drop one of them"
+            )
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -231,7 +243,16 @@ class Channels(Training):
     per_cost: Literal["macs", "parameters"] | None = Field(
         None, description="divide the importance of channels by what they cost"
     )
-    criterion: _one_of("criterion", CRITERIA) = "taylor"
+    criterion: _one_of("criterion", CRITERIA) = Field("taylor", description="judges the channels of the trained net")
+    schedule: _one_of("schedule", SCHEDULES) | None = Field(
+        None, description="of gradual: the curve on which masks close (default polynomial)"
+    )
+    ramp_epochs: Epochs | None = Field(
+        None, description="of gradual: epochs in which masks close (default half); the others train the smaller net"
+    )
+    masked_by: _one_of("criterion", CRITERIA) | None = Field(
+        None, description="of gradual: chooses channels while masks close, as many as criterion leaves each layer"
+    )
     scope: _one_of("scope", SCOPES) = "global"
     sensitivity: bool = Field(False, description="weigh scores by the measured loss of masking half of coupled layers")
     multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
@@ -243,8 +264,15 @@ class Channels(Training):
     def _says_how_much(self) -> Self:
         if self.rounds is not None and self.way != "iterative":
             raise ValueError(f"rounds belong to the way iterative, and this is {self.way}")
+        given = [name for name in ("schedule", "ramp_epochs", "masked_by") if getattr(self, name) is not None]
+        if given and self.way != "gradual":
+            raise ValueError(f"{' and '.join(given)} belong to the way gradual, and this is {self.way}")
         if self.way == "gradual" and self.epochs < 2:
             raise ValueError("the way gradual needs at least 2 epochs: half of them with masks, half without")
+        if self.ramp_epochs is not None and self.ramp_epochs >= self.epochs:
+            raise ValueError(
+                f"ramp_epochs is {self.ramp_epochs} of {self.epochs} epochs, and the smaller net needs some; give fewer"
+            )
         if self.way == "iterative" and self.epochs < 2 * (self.rounds or ROUNDS):
             raise ValueError(
                 f"{self.rounds or ROUNDS} rounds need at least two epochs each, and there are {self.epochs} epochs; "

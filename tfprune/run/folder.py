@@ -74,7 +74,7 @@ DENSE_SECTIONS = ("seed", "data", "architecture", "loss", "class_weights", "trai
 
 def dense_key(recipe: Recipe) -> str:
     """Return a name for the dense stage of a recipe: the same for recipes that differ in later stages alone."""
-    content = recipe.model_dump(mode="json", include=set(DENSE_SECTIONS))
+    content = recipe.model_dump(mode="json", include=set(DENSE_SECTIONS), exclude_none=True)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
 
 

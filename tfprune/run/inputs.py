@@ -12,7 +12,7 @@ import numpy as np
 
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
-from tfprune.channels import Removal, Selection, remove_channels
+from tfprune.channels import Removal, Selection, narrowed, remove_channels
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.data.arrays import SegmentationArrays, load_arrays
@@ -120,7 +120,7 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None, *, tru
             f"({', '.join(names)}); use softmax"
         )
     with located("architecture"):
-        return build_model(
+        net = build_model(
             recipe.architecture.name,
             input_size=tuple(recipe.data.size),
             channels=inputs.dataset.channels,
@@ -128,6 +128,8 @@ def build_dense(recipe: Recipe, inputs: Inputs, model: str | Path | None, *, tru
             seed=recipe.seed,
             **recipe.architecture.options,
         )
+        ratio = recipe.architecture.width_ratio
+        return net if ratio is None else narrowed(net, ratio, seed=recipe.seed)
 
 
 def _given_model(path: str | Path, recipe: Recipe, inputs: Inputs, *, trust: bool) -> Any:

@@ -103,7 +103,10 @@ class Shrinker:
         return model, stages
 
     def _gradually(self, model: Any) -> tuple[Any, list[StageResult]]:
-        """Close masks to the shape of the recipe's plan, remove what they hold at zero, then recover."""
+        """Close masks to the shape of the recipe's plan, remove what they hold at zero, then recover.
+
+        The rate stays up until the last channel is masked: a cosine would end when most is left to recover.
+        """
         section, batch_size = self.recipe.channels, self.recipe.data.batch_size
         target = self.remove(model).plan
         groups = ChannelGroups(label_channels(model, opaque=target.opaque))
@@ -111,15 +114,21 @@ class Shrinker:
         if not masks:
             self._save(target, "channels")
             return model, [self._recover("channels", section, model)]
-        ramp = section.model_copy(update={"epochs": section.epochs // 2})
+        rate = "constant" if section.learning_rate_schedule == "cosine" else section.learning_rate_schedule
+        epochs = section.ramp_epochs or section.epochs // 2
+        ramp = section.model_copy(update={"epochs": epochs, "learning_rate_schedule": rate})
         steps = ramp.epochs * steps_per_epoch(len(self.inputs.arrays["train"]), batch_size)
         schedule = build_schedule(
-            "polynomial", max(shares.values()), begin_step=0, end_step=steps, prunes=min(_PRUNES, steps)
+            section.schedule or "polynomial",
+            max(shares.values()),
+            begin_step=0,
+            end_step=steps,
+            prunes=max(1, min(_PRUNES, steps * 2 // 5)),  # the schedule movement ramps over 40 % of the steps
         )
         controller = MaskController(
             model,
             schedule,
-            criterion=section.criterion,
+            criterion=section.masked_by or section.criterion,
             selection=selection,
             granularity=masks,
             scope="layer",
