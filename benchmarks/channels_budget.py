@@ -1,14 +1,14 @@
 """Accuracy kept when channels go to a budget: criteria and controls, judged on the exported files.
 
-Every cell starts from the dense net of its seed (plain U-Net, 25 epochs on corrosion_field at 96x96;
-benchmarks/mask_quality.py trains it) and goes through the channel stage of a recipe as `tfprune run` does:
+Every cell starts from the dense net of its seed (plain U-Net, 25 epochs; benchmarks/mask_quality.py trains the
+same on corrosion_field, others are trained here) and goes through the channel stage of a recipe as `tfprune run` does:
 removal to a share of the MACs, then epochs that follow the dense net. `dense` trains as many epochs
 without removal, `random` draws the channels by lot, `width_scaled` is the net narrowed alike to as many
-MACs and trained from scratch for all epochs together. Judged: IoU of corrosion of the float32 and int8
-.tflite files on the test split. A stopped training goes on; finished cells are lines of
-docs/results/channels_budget.jsonl.
+MACs and trained from scratch for all epochs together. Judged: IoU of the float32 and int8 .tflite files on the
+test split, of corrosion, or the mean over the classes of a set with more of them (camvid). A stopped training goes on;
+finished cells are lines of docs/results/channels_budget.jsonl.
 
-Usage: python benchmarks/channels_budget.py --data DIR/corrosion_field [--width 8] [--seeds 0 1 2]
+Usage: python benchmarks/channels_budget.py --data DIR/corrosion_field (or camvid) [--width 8] [--seeds 0 1 2]
        [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way one_shot] [--nets DIR]
        python benchmarks/channels_budget.py --latency   (time against MACs at 128 and 256 pixels)
        python benchmarks/channels_budget.py --report    (the page from the finished cells)
@@ -41,12 +41,13 @@ from tfprune.errors import InputError
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras, tf
+from tfprune.objectives.scores import score_confusions
 from tfprune.recipe import check_recipe
 from tfprune.recipe.sections import Recipe
 from tfprune.records import atomic_path
 from tfprune.run import train_stage
 from tfprune.run.folder import environment_record
-from tfprune.run.inputs import Inputs, check_stages, load_inputs
+from tfprune.run.inputs import Inputs, build_dense, check_stages, load_inputs
 from tfprune.run.shrinking import Shrinker
 from tfprune.silence import quiet_stderr
 from tfprune.training.stage import set_determinism
@@ -59,15 +60,21 @@ SHARES = (0.5, 0.25, 0.1)
 DENSE_EPOCHS = 25
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
 CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
+PICTURES: dict[str, dict[str, Any]] = {
+    "corrosion_field": {"size": [96, 96], "augment": ["HorizontalFlip", "VerticalFlip"], "val_share": 0.12},
+    "camvid": {"size": [96, 128], "augment": ["HorizontalFlip"]},
+    "steel": {"size": [32, 32], "augment": ["HorizontalFlip"]},
+}
+"""How the pictures of a set are read; `steel` is drawn for --quick."""
 LATENCY_SIZES, MULTIPLES, FILTERS = (128, 256), (8, 16, 32), (4, 8, 12, 16, 24, 32, 48, 64)
 
 
-def recipe_of(cell: dict[str, Any], size: int) -> Recipe:
+def recipe_of(cell: dict[str, Any]) -> Recipe:
     """Return the recipe whose stages a cell runs."""
     content: dict[str, Any] = {
         "name": cell["variant"],
         "seed": cell["seed"],
-        "data": {"size": [size, size], "augment": ["HorizontalFlip", "VerticalFlip"], "val_share": 0.12},
+        "data": PICTURES[cell["set"]],
         "architecture": {"name": "plain_unet", "width": cell["width"]},
         "loss": [{"cross_entropy": {}}, {"dice": {}}],
         "training": {"epochs": DENSE_EPOCHS},
@@ -99,8 +106,19 @@ def train_cell(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, net: Any, f
     return shrinker.shrink(net)[0]
 
 
+def open_dense(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, nets: Path, work: Path) -> Any:
+    """Return the dense net of a cell's seed, trained first if it is not there."""
+    path = nets / f"dense_width{cell['width']}_seed{cell['seed']}.keras"
+    if not path.exists():
+        net = build_dense(recipe, inputs, None)
+        train_stage(recipe, "training", recipe.training, net, inputs=inputs, folder=work / path.stem, progress=None)
+        with atomic_path(path) as temporary:
+            net.save(temporary)
+    return load_model(path)
+
+
 def judge(model: Any, inputs: Inputs) -> dict[str, float]:
-    """Return the IoU of class 1 of the float32 and int8 files on the test split, and the bytes of int8."""
+    """Return the IoU of the float32 and int8 files on the test split, and their bytes."""
     test, found = inputs.arrays["test"], {}
     names = inputs.dataset.classes.names
     with tempfile.TemporaryDirectory() as folder:
@@ -113,18 +131,17 @@ def judge(model: Any, inputs: Inputs) -> dict[str, float]:
                 calibration=spread(inputs.arrays["train"].images, 100),
             )
             quality = measure_quality(open_runtime(path).classes_of, test.images, test.masks, classes=len(names))
-            confusion = quality.confusions.sum(0)
-            union = confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]
-            found[f"iou_{scheme}"] = round(float(confusion[1, 1] / max(1, union)), 5)
+            scores = score_confusions(quality.confusions, names)
+            found[f"iou_{scheme}"] = round(scores["iou"][names[1]] if len(names) == 2 else scores["mean_iou"], 5)
             found[f"bytes_{scheme}"] = path.stat().st_size
     return found
 
 
-def run_cell(cell: dict[str, Any], inputs: Inputs, size: int, nets: Path, work: Path) -> dict[str, Any]:
+def run_cell(cell: dict[str, Any], inputs: Inputs, nets: Path, work: Path) -> dict[str, Any]:
     """Train and judge one cell; return its line."""
     set_determinism(cell["seed"])
-    recipe = recipe_of(cell, size)
-    net = load_model(nets / f"dense_width{cell['width']}_seed{cell['seed']}.keras")
+    recipe = recipe_of(cell)
+    net = open_dense(cell, recipe, inputs, nets, work)
     whole = measure_cost(net).macs
     begin = time.perf_counter()
     model = train_cell(cell, recipe, inputs, net, work / "_".join(str(cell[name]) for name in CELL))
@@ -261,14 +278,15 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         f"[{path.name}]({path.name}), and `--report` writes this page from them.",
         f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
         "",
-        "corrosion_field at 96x96 pixels, plain U-Net, IoU of corrosion of the .tflite files on the 196 test pictures.",
+        "corrosion_field at 96x96 pixels, IoU of corrosion on 196 test pictures; camvid at 128x96, mean IoU of 11",
+        "classes on 233. Plain U-Nets, judged by their .tflite files.",
         f"Every cell starts from the dense net of its seed ({DENSE_EPOCHS} epochs) and trains the epochs that its row",
         "names (Adam, cosine, the best on validation); `dense` trains them without removal, `width_scaled` trains both",
         "together from scratch. Mean over the seeds, lowest and highest in brackets; `loss` is against `dense` of the",
         "same seed, in float32.",
         "",
-        "| width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | loss |",
-        "|---" * 11 + "|",
+        "| set | width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | loss |",
+        "|---" * 12 + "|",
         *(_line(row) for row in cells),
         "",
     ]
@@ -311,13 +329,13 @@ def _line(row: dict[str, Any]) -> str:
     follows = "yes" if row["distilled"] else "no"
     way = row["way"] if row["variant"] in ("magnitude", "taylor") else ""
     return (
-        f"| {row['width']} | {row['macs_share']:.3f} | {row['variant']} | {way} | {row['epochs']} | {row['rate']:g} | "
-        f"{follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {loss} |"
+        f"| {row['set']} | {row['width']} | {row['macs_share']:.3f} | {row['variant']} | {way} | {row['epochs']} | "
+        f"{row['rate']:g} | {follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {loss} |"
     )
 
 
-def quick(arguments: argparse.Namespace, folder: Path) -> int:
-    """Set up drawn pictures and a net that is hardly trained; return the picture size."""
+def quick(arguments: argparse.Namespace, folder: Path) -> None:
+    """Set up drawn pictures and a net that is hardly trained."""
     arguments.data, arguments.nets, arguments.results = folder / "steel", folder, folder / "quick.jsonl"
     arguments.work, arguments.epochs, arguments.seeds = folder / "work", 2, [0]
     arguments.variants, arguments.shares = ["taylor", "width_scaled"], [0.25]
@@ -325,7 +343,6 @@ def quick(arguments: argparse.Namespace, folder: Path) -> int:
     net = build_model("plain_unet", input_size=(32, 32), outputs=2, width=arguments.width, seed=0)
     with atomic_path(folder / f"dense_width{arguments.width}_seed0.keras") as temporary:
         net.save(temporary)
-    return 32
 
 
 def main() -> None:
@@ -333,7 +350,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("--quick", "--report", "--latency", "--undistilled"):
         parser.add_argument(name, action="store_true")
-    parser.add_argument("--data", type=Path, help="the folder of corrosion_field")
+    parser.add_argument("--data", type=Path, help="the folder of corrosion_field or camvid")
     parser.add_argument("--width", type=int, default=8)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
@@ -345,21 +362,24 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/channels_budget"), help="where trainings are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
-    if not (arguments.quick or arguments.report or arguments.latency) and arguments.data is None:
-        parser.error("--data DIR/corrosion_field is needed (or --quick, --latency, --report)")
+    if not (arguments.quick or arguments.report or arguments.latency) and (
+        arguments.data is None or arguments.data.name not in PICTURES
+    ):
+        parser.error("--data DIR/corrosion_field or --data DIR/camvid is needed (or --quick, --latency, --report)")
     with tempfile.TemporaryDirectory() as temporary:
-        size = quick(arguments, Path(temporary)) if arguments.quick else 96
+        if arguments.quick:
+            quick(arguments, Path(temporary))
         if arguments.latency or arguments.quick:
             settings = {"runs": 20} if arguments.quick else {"runs": 200}
             sizes, shares = ((64,), (0.25,)) if arguments.quick else (LATENCY_SIZES, SHARES)
             add_lines(arguments.results, [*latency_rows(sizes, shares, **settings), *filter_rows(size=128, **settings)])
         if not arguments.latency and not arguments.report:
             first = cells_of(arguments)[0]
-            inputs = load_inputs(recipe_of(first, size), arguments.data, None, arguments.work)
+            inputs = load_inputs(recipe_of(first), arguments.data, None, arguments.work)
             done = {tuple(row.get(name) for name in CELL) for row in read_lines(arguments.results)}
             for cell in cells_of(arguments):
                 if tuple(cell[name] for name in CELL) not in done:
-                    add_lines(arguments.results, [run_cell(cell, inputs, size, arguments.nets, arguments.work)])
+                    add_lines(arguments.results, [run_cell(cell, inputs, arguments.nets, arguments.work)])
                     keras.backend.clear_session()
         rows = write_report(arguments.results)
         latency = [row for row in read_lines(arguments.results) if "size" in row]
