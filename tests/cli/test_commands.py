@@ -60,7 +60,7 @@ def test_verify_holds_files_against_another(finished, model_file, tmp_path):
 
 def test_files_answer_together_and_their_answers_are_cleaned(finished, model_file, tmp_path):
     files = (finished / "models" / "dense_float32.tflite", model_file)
-    cleaned = ("--min-pixels", "5", "--random-walker", "0.4", "0.6")
+    cleaned = ("--min-pixels", "5", "--random-walker", "0.4", "0.6", "--blank-is-empty")
     options = (*cleaned, "--data", finished / "data", "--json", tmp_path / "v.json")
     result = tfprune("verify", *files, "--together", "--scores", *options)
     assert result.returncode == 0, result.stderr
@@ -68,7 +68,7 @@ def test_files_answer_together_and_their_answers_are_cleaned(finished, model_fil
     assert any(line.startswith("together ") for line in shown) and any(line.startswith("all empty ") for line in shown)
     assert max(map(len, shown)) <= 80
     record = json.loads((tmp_path / "v.json").read_text())
-    assert record["processing"] == {"min_pixels": 5, "random_walker": [0.4, 0.6]}
+    assert record["processing"] == {"min_pixels": 5, "random_walker": [0.4, 0.6], "blank_is_empty": True}
     assert record["together"]["files"] == ["dense_float32.tflite", "pruned_int8.tflite"]
     picture = next((finished / "data" / "test" / "images").iterdir())
     done = tfprune("predict", model_file, picture, "--with", files[0], *cleaned, "--out", tmp_path / "out")

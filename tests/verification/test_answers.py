@@ -61,6 +61,16 @@ def test_probabilities_of_integers_and_of_one_output(logits):
     np.testing.assert_allclose(both.sum(-1), 1, rtol=1e-6)
 
 
+def test_a_picture_of_one_value_is_empty_when_asked_for(logits):
+    files, blank = [model(logits[0], head="logits")], np.full((6, 7, 3), 9, np.uint8)
+    touched = blank.copy()
+    touched[2, 3, 1] += 1
+    asked = PostProcessing(blank_is_empty=True)
+    assert not answer(files, blank, processing=asked).any()
+    np.testing.assert_array_equal(answer(files, touched, processing=asked), logits[0].argmax(-1))
+    assert answer(files, blank).any()
+
+
 def test_class_maps_and_files_of_other_classes_cannot_answer_together(logits):
     maps = model(logits[0].argmax(-1).astype(np.int8)[..., None], head="class_map")
     with pytest.raises(InputError, match="gives class maps, and probabilities are needed"):

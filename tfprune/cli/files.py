@@ -8,7 +8,17 @@ from typing import Any
 import click
 
 from tfprune.cli.given import describe_calibration, describe_kept, tflite_files
-from tfprune.cli.options import MIN_PIXELS, MODEL, RANDOM_WALKER, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
+from tfprune.cli.options import (
+    BLANK_IS_EMPTY,
+    MIN_PIXELS,
+    MODEL,
+    RANDOM_WALKER,
+    RUNTIME,
+    RUNTIME_PYTHON,
+    SIZE,
+    THREADS,
+    TRUST,
+)
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -143,6 +153,7 @@ def _write_sources(file: Path) -> None:
 @click.option("--with", "others", multiple=True, type=MODEL, help="Answer by the mean of both; repeatable.")
 @MIN_PIXELS
 @RANDOM_WALKER
+@BLANK_IS_EMPTY
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
@@ -157,6 +168,7 @@ def predict(
     others: tuple[Path, ...],
     min_pixels: int,
     random_walker: tuple[float, float] | None,
+    blank_is_empty: bool,
     runtime: str,
     runtime_python: str | None,
     threads: int,
@@ -175,7 +187,7 @@ def predict(
     from tfprune.verification.runtimes import open_runtime
 
     names = classes.split(",") if classes else None
-    processing = PostProcessing(min_pixels, random_walker or None)
+    processing = PostProcessing(min_pixels, random_walker or None, blank_is_empty)
     with tflite_files([model, *others], lambda: names, size=size, trust=trust) as files:
         opened = [open_runtime(file, runtime=runtime, threads=threads, python=runtime_python) for file in files]
         pictures = find_images(images)

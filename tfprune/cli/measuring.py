@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from tfprune.cli.given import tflite_files, with_float_curve
-from tfprune.cli.options import MIN_PIXELS, MODEL, RANDOM_WALKER, RUNTIME, RUNTIME_PYTHON, SIZE, THREADS, TRUST
+from tfprune.cli.options import (
+    BLANK_IS_EMPTY,
+    MIN_PIXELS,
+    MODEL,
+    RANDOM_WALKER,
+    RUNTIME,
+    RUNTIME_PYTHON,
+    SIZE,
+    THREADS,
+    TRUST,
+)
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -31,6 +41,7 @@ _USUAL_DROP = 0.01
 @click.option("--together", is_flag=True, help="Also judge the mean of the FILES' probabilities.")
 @MIN_PIXELS
 @RANDOM_WALKER
+@BLANK_IS_EMPTY
 @click.option("--scores", "show_scores", is_flag=True, help="Print sensitivity, specificity and more per class.")
 @RUNTIME
 @click.option("--also", multiple=True, metavar="RUNTIME", help="Classify there too, for the agreement; repeatable.")
@@ -52,6 +63,7 @@ def verify(
     together: bool,
     min_pixels: int,
     random_walker: tuple[float, float] | None,
+    blank_is_empty: bool,
     show_scores: bool,
     runtime: str,
     also: tuple[str, ...],
@@ -102,7 +114,7 @@ def verify(
             also=also,
             threads=threads,
             python=runtime_python,
-            processing=PostProcessing(min_pixels, random_walker or None),
+            processing=PostProcessing(min_pixels, random_walker or None, blank_is_empty),
             together=together,
         )
     console = Console(highlight=False)

@@ -33,4 +33,5 @@ RANDOM_WALKER = click.option(
     metavar="LOW HIGH",
     help="Let random walks decide between these probabilities.",
 )
+BLANK_IS_EMPTY = click.option("--blank-is-empty", is_flag=True, help="Pictures of one single value are class 0.")
 THREADS = click.option("--threads", default=1, show_default=True, type=click.IntRange(1))

@@ -324,6 +324,7 @@ class Verification(Section):
     random_walker: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
         None, description="two probabilities between which random walks decide"
     )
+    blank_is_empty: bool = Field(False, description="pictures of one single value are judged as class 0")
     threads: Annotated[int, Field(ge=1)] = 1
     latency_runs: Annotated[int, Field(ge=3)] = 50
     target: TargetName | None = Field(

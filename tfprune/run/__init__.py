@@ -240,7 +240,11 @@ def verify_variants(
         also=section.also,
         threads=section.threads,
         latency_runs=section.latency_runs,
-        processing=PostProcessing(section.min_pixels, tuple(section.random_walker) if section.random_walker else None),
+        processing=PostProcessing(
+            section.min_pixels,
+            tuple(section.random_walker) if section.random_walker else None,
+            section.blank_is_empty,
+        ),
     )
     chosen = sample_images(len(test.images))
     with atomic_path(folder / "records" / "samples.npz") as temporary:

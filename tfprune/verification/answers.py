@@ -22,10 +22,12 @@ class PostProcessing:
         min_pixels: connected regions of fewer pixels become class 0; 0 keeps all.
         random_walker: (low, high): where all but class 0 have less than `low` together it is class 0, where a class
             has more than `high` it is that class, and random walks decide in between; None asks the largest.
+        blank_is_empty: a picture of one single value, in which nothing was measured, is class 0 everywhere.
     """
 
     min_pixels: int = 0
     random_walker: tuple[float, float] | None = None
+    blank_is_empty: bool = False
 
     def __post_init__(self) -> None:
         if self.min_pixels < 0:
@@ -45,6 +47,8 @@ def answer(models: Sequence[TFLiteModel], image: np.ndarray, *, processing: Post
     Raises:
         InputError: a file gives class maps, and probabilities are needed; or the files do not fit each other.
     """
+    if processing.blank_is_empty and image.min() == image.max():
+        return np.zeros(image.shape[:2], np.uint8)
     if len(models) == 1 and processing.random_walker is None:
         ids = models[0].classes_of(image)
     else:
@@ -82,8 +86,8 @@ def walk(probabilities: np.ndarray, low: float, high: float) -> np.ndarray:
 
     Source: Grady 2006, "Random walks for image segmentation", in the form of scikit-image, on the probability of
     all classes but class 0. Where no class but one is sure, the rest has the most probable class. With two classes
-    and `high` .5 the walks can only add to the other class, with .9 they take much of it where probabilities are
-    soft (docs/results/systems.md).
+    and `high` .5 the walks can only add to the other class: in a picture that the net has no answer to they may add
+    all of it (docs/results/systems.md).
     """
     random_walker = _of_scikit_image("segmentation", "random_walker")
     foreground = 1 - probabilities[..., 0]
