@@ -5,7 +5,7 @@
     python benchmarks/search_corrosion_field.py --data DIR --defaults   the recipe itself, without its search
     python benchmarks/search_corrosion_field.py --record-only   records what has ended so far
 
-The second runs about two hours on one core, the third 20 minutes, and both can be stopped at any moment. All but the
+The second runs about two hours of one core, the third 20 minutes, and both can be stopped at any moment. All but the
 first write
 docs/results/search_corrosion_field.{md,json,jsonl} (one line of the last per trial) and a picture of each front.
 The last line is {"trials": ended, "feasible": ..., ...}, for --quick {"seconds_per_trial": ..., ...}.
