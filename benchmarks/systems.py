@@ -84,6 +84,7 @@ PARTS: dict[str, dict[str, Net]] = {
         "dense_plain": _camvid("dense, trained as long", 0, _PLAIN),
         "half_composite": _camvid("three rounds of 50 %, composite loss", 0.875),
         "tenth_composite": _camvid("three rounds of 10 %, composite loss", 0.271),
+        "dense_composite": _camvid("dense, trained as long, composite loss", 0),
     },
     "s4_vessels": {
         "scratch_plain": Net("from scratch", "s4_vessels_small", (_PLAIN,)),
