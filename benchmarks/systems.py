@@ -247,13 +247,10 @@ def _commands(part: str, found: Cells) -> list[str]:
 
 
 def _camvid_table(part: str, found: Cells) -> list[str]:
-    """Return the table of the rounds; losses are relative to the dense net that was trained as long."""
-    control = (
-        _mean(found["dense_plain"], lambda row: _file(row, "pruned")["mean_iou"]) if "dense_plain" in found else None
-    )
+    """Return the table of the rounds, each beside the dense net that was trained as long."""
     lines = [
         "Validation mean IoU at the end of each round; test mean IoU of the dense net before pruning, and after all",
-        "rounds. The change is relative to the dense net that was trained as long, without the composite loss.",
+        "rounds. The change is relative to the dense net that was trained as long with the same loss.",
         "",
         *_head(
             "net",
@@ -272,7 +269,8 @@ def _camvid_table(part: str, found: Cells) -> list[str]:
             _score(_mean(cells, lambda row, index=index: row["rounds"][index]["val_mean_iou"])) for index in range(3)
         ]
         after = statistics.mean(_file(row, "pruned")["mean_iou"] for row in cells)
-        last = _file(cells[0], "pruned")
+        last, same = _file(cells[0], "pruned"), found.get(f"dense_{key.split('_')[1]}", ())
+        control = _mean(same, lambda row: _file(row, "pruned")["mean_iou"])
         lines.append(
             _row(
                 PARTS[part][key].title,
