@@ -278,7 +278,7 @@ def _against_bounds(found: dict[str, Any]) -> list[str]:
         if one in found["median_drop"]:
             count = sum(cell["sparsity"] == one for cell in found["cells"])
             median, worst = (_percent(found[name][one]) for name in ("median_drop", "worst_drop"))
-            said.append(f"At {one}: median {median} against dense, worst {worst} ({count} cells).")
+            said.append(f"At {one}: median {median} against dense, worst {worst} (cells: {count}).")
     said.append(ASKED)
     collapsed = [*found["collapsed"], *(f"{one} (block)" for one in found["block"]["collapsed"])]
     if cells:
