@@ -19,7 +19,7 @@ from tfprune.pruning.groups import ChannelGroup, Member
 from tfprune.pruning.schedules import build_schedule, sparsity_by_step
 from tfprune.pruning.selection import select_layers
 
-FILTERWISE = {"taylor_gate", "norm_scale", "geometric_median", "redundancy"}
+FILTERWISE = ("taylor_gate", "norm_scale", "geometric_median", "redundancy")
 GRANULARITIES = {"weight": "weight", "block": Block(4, 2), "pattern": Pattern(2, 4), "filter": "filter"}
 
 
