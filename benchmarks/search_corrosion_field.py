@@ -36,7 +36,7 @@ from tfprune.report.wording import COSTS, as_cost, as_score, describe_values  # 
 from tfprune.search.fronts import write_search_record  # noqa: E402
 from tfprune.search.recipes import RecipeTrial, search_recipe  # noqa: E402
 from tfprune.search.searching import Task, search  # noqa: E402
-from tfprune.search.trials import find_limits, load_trials  # noqa: E402
+from tfprune.search.trials import find_broken, find_limits, load_trials  # noqa: E402
 
 NAME = "search_corrosion_field"
 RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
@@ -164,13 +164,16 @@ def _beside(name: str, default: dict[str, float], found: dict[str, Any]) -> list
     """Return what the cheapest trials cost that are no worse on validation than a default."""
     quality = found["quality"]
     scores = f"{as_score(default[quality])} on validation, {as_score(default[f'test_{quality}'])} on test"
-    lines = [f"**{name}** (`--defaults`): {quality} {scores}. The cheapest trials that are no worse on validation:", ""]
+    limits = find_limits(load_recipe(NAME).search)
+    broken = f" It breaks {' and '.join(found_broken)}." if (found_broken := find_broken(limits, default)) else ""
+    lines = [f"**{name}** (`--defaults`): {quality} {scores}.{broken} The cheapest trials that are no worse on"]
+    lines += ["validation:", ""]
     lines += [f"| cost | {name} | trial | its cost | its {quality}, test |", "|---|---:|---|---:|---:|"]
     feasible = [trial for trial in found["trials"] if trial["status"] == "finished" and not trial["broken"]]
     equal = [trial for trial in feasible if trial["figures"][quality] >= default[quality]]
     for cost in found["costs"]:
         best = min(equal, key=lambda trial: trial["figures"][cost], default=None)
-        cells = [COSTS[cost].label, as_cost(cost, default[cost], unit=True), "none"]
+        cells = [COSTS[cost].label, as_cost(cost, default[cost], unit=True), "none", "", ""]
         if best:
             its = best["figures"]
             cells[2:] = [best["trial"], as_cost(cost, its[cost], unit=True), as_score(its[f"test_{quality}"])]
