@@ -22,6 +22,7 @@ def search() -> None:
 @click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
 @click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Trials at a time.")
+@click.option("--mlflow", metavar="URI", help="MLflow server that gets each trial as it ends.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as search.trials=12.")
 @TRUST
 def search_run(
@@ -30,6 +31,7 @@ def search_run(
     model: str | None,
     out: Path,
     workers: int,
+    mlflow: str | None,
     overrides: tuple[str, ...],
     trust: bool,
 ) -> None:
@@ -55,7 +57,9 @@ def search_run(
 
     click.echo(f"{recipe.name} -> {out / recipe.name}")
     try:
-        folder = search_recipe(recipe, data=data, model=model, trust=trust, out=out, workers=workers, say=click.echo)
+        folder = search_recipe(
+            recipe, data=data, model=model, trust=trust, out=out, workers=workers, mlflow=mlflow, say=click.echo
+        )
     except KeyboardInterrupt:
         click.echo("the same command goes on with the trials that have not ended", err=True)
         raise

@@ -10,6 +10,7 @@ from tfprune.recipe import check_search
 from tfprune.report.search import write_search_page
 from tfprune.search.fronts import write_search_record
 from tfprune.search.searching import RunTrial, Task, search
+from tfprune.search.tracking import log_as_they_end
 from tfprune.search.trials import TrialRecord, find_limits
 from tfprune.search.workers import search_with_workers
 
@@ -22,6 +23,7 @@ def search_function(
     seed: int = 0,
     workers: int = 1,
     most_epochs: int | None = None,
+    mlflow: str | None = None,
     say: Callable[[str], None] = print,
 ) -> list[TrialRecord]:
     """Search the arguments of a function, resumably; return the records of all trials and write a page on them.
@@ -36,13 +38,16 @@ def search_function(
         workers: trials at a time, in processes of their own; `run` must then be importable, and the script guarded
             by `if __name__ == "__main__"`.
         most_epochs: hyperband: the epochs of a trial that gets all of the resource.
+        mlflow: address of an MLflow server that gets every trial as it ends; see `tfprune.search.tracking.log_trials`.
         say: called with one line of text as a trial starts and ends.
 
     Raises:
-        InputError: when the settings are wrong, or the first trials all fail.
+        InputError: when the settings are wrong, the first trials all fail, or MLflow cannot be reached.
     """
     chosen, folder = check_search(settings), Path(folder)
     task = Task(chosen, run, folder, find_limits(chosen), seed, most_epochs, say)
+    if mlflow is not None:
+        task = log_as_they_end(task, mlflow)
     records = search_with_workers(task, workers) if workers > 1 else search(task)
     write_search_record(folder, chosen, name=folder.name)
     write_search_page(folder)

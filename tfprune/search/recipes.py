@@ -21,6 +21,7 @@ from tfprune.run import prepare, run_recipe
 from tfprune.run.folder import check_folder_is_ours, claim_folder
 from tfprune.run.inputs import Inputs, build_dense, load_inputs
 from tfprune.search.searching import Task, search
+from tfprune.search.tracking import log_as_they_end
 from tfprune.search.trials import RejectedTrial, TrialRecord, bounded_costs, explain_broken, find_broken, find_limits
 from tfprune.search.workers import search_with_workers
 from tfprune.targets.advice import export_untrained
@@ -42,6 +43,7 @@ def search_recipe(
     trust: bool = False,
     out: str | Path = "runs",
     workers: int = 1,
+    mlflow: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
     """Search a recipe, or go on where an earlier start was stopped; return the folder of the search.
@@ -51,10 +53,12 @@ def search_recipe(
         data, model, trust: as `tfprune.run.run_recipe` takes them.
         out: the folder in which that of the search lies, under the recipe's name.
         workers: trials at a time, each in a process of its own.
+        mlflow: address of an MLflow server that gets every trial as it ends; see `tfprune.search.tracking.log_trials`.
         say: called with one line of text as a trial starts and ends.
 
     Raises:
-        InputError: before anything is written, when the recipe as it is written cannot run.
+        InputError: before anything is written, when the recipe as it is written cannot run, or MLflow
+            cannot be reached.
     """
     folder = Path(out) / recipe.name
     check_folder_is_ours(folder, recipe)
@@ -67,6 +71,8 @@ def search_recipe(
     limits = find_limits(recipe.search, costs)
     run = replace(run, limits=limits)
     task = Task(recipe.search, run, folder, limits, recipe.seed, _most_epochs(recipe), say)
+    if mlflow is not None:
+        task = log_as_they_end(task, mlflow)
     if workers > 1:
         search_with_workers(task, workers)
     else:

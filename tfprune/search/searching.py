@@ -42,7 +42,7 @@ _HOPELESS = 3
 _PAUSE_SECONDS = 0.05
 
 
-def _say_nothing(text: str) -> None:
+def _say_nothing(said: Any) -> None:
     """Stand for a listener that is not there, also in another process."""
 
 
@@ -58,6 +58,7 @@ class Task:
         seed: of the oracle.
         most_epochs: hyperband: the epochs of a trial that gets all of the resource.
         say: called with one line of text as a trial starts and ends.
+        ended: called with the record of a trial that has ended.
     """
 
     settings: Search
@@ -67,6 +68,7 @@ class Task:
     seed: int = 0
     most_epochs: int | None = None
     say: Callable[[str], None] = _say_nothing
+    ended: Callable[[TrialRecord], None] = _say_nothing
 
 
 def search(task: Task) -> list[TrialRecord]:
@@ -119,6 +121,7 @@ def run_trial(task: Task, name: str, positions: Mapping[str, Any], worker: str) 
     record = TrialRecord(trial=name, values=values, seconds=seconds, ended=ended, worker=worker, **ending)
     record.save(folder)
     task.say(f"{name}: {describe_ending(task.settings, record)}")
+    task.ended(record)
     return record
 
 
