@@ -69,6 +69,7 @@ def _log_ended(task: Task, uri: str, record: TrialRecord) -> None:
 def _client(uri: str) -> Iterator[Any]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")  # 7, with pauses of minutes, hold up a search
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # two lines a trial
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
