@@ -101,6 +101,19 @@ def test_faults_of_a_table_are_found(strips, table, kind, text):
     assert text in str(findings[0])
 
 
+def test_pixels_of_two_classes_are_told_and_have_the_higher_one(strips):
+    folder, _ = strips
+    (folder / "masks.csv").write_text("ImageId,ClassId,EncodedPixels\np2.png,3,2 4\np2.png,1,1 3\np1.png,1,1 3\n")
+    found = open_set(folder, test_share=0, val_share=0)
+    loaded = load_arrays(found.splits["train"], found.classes, size=(6, 9), channels=1)
+    assert loaded.masks[2][:, 0].tolist() == [1, 3, 3, 3, 3, 0]
+    told = [str(one) for one in check_folder(folder, test_share=0, val_share=0).warnings if one.kind != "absent_class"]
+    assert told == [
+        "masks.csv: has 2 pixel(s) of 1 picture(s) in runs of more than one class; "
+        "a pixel has one class here, that of the higher number"
+    ]
+
+
 def test_a_table_of_another_form_is_answered_with_the_accepted_ones(strips):
     folder, _ = strips
     (folder / "masks.csv").write_text("image,mask\n")
@@ -170,6 +183,80 @@ def test_tiff_pictures_and_gif_masks_are_paired_by_the_number_in_their_names(tmp
     np.testing.assert_array_equal(loaded.masks, masks)
     with pytest.raises(InputError, match=r"stem_pattern .* does not match the file stem '21_training'"):
         open_set(tmp_path, stem_pattern="(training)x")
+
+
+@pytest.fixture
+def retina(tmp_path):
+    """DRIVE's files under the names of a set, with what is in them: vessels, and where the picture shows the eye."""
+    rng = np.random.default_rng(0)
+    rows, columns = np.mgrid[:20, :24]
+    inside = (rows - 9.5) ** 2 + (columns - 11.5) ** 2 < 81
+    vessels = (rng.random((20, 24)) < 0.2).astype(np.uint8)
+    for split, number in (("train", 21), ("train", 22), ("test", 1)):
+        files = {
+            f"images/{number:02d}_{split}.tif": rng.integers(0, 256, (20, 24, 3), dtype=np.uint8),
+            f"masks/{number:02d}_manual1.gif": vessels * 255,
+            f"judged/{number:02d}_{split}_mask.gif": inside.astype(np.uint8) * 255,
+        }
+        for name, pixels in files.items():
+            path = tmp_path / split / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    description = {"class_names": ["background", "vessel"], "stem_pattern": r"^(\d+)_"}
+    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    return tmp_path, vessels, inside
+
+
+def test_outside_the_field_of_view_nothing_is_judged(retina):
+    folder, vessels, inside = retina
+    found = open_set(folder, val_share=0)
+    loaded = load_arrays([*found.splits["train"], *found.splits["test"]], found.classes, size=(20, 24), channels=3)
+    np.testing.assert_array_equal(loaded.masks, 3 * [np.where(inside, vessels, 255)])
+    report = check_folder(folder, val_share=0)
+    assert report.findings == () and {warning.kind for warning in report.warnings} <= {"look_alikes"}
+    assert report.splits["train"].class_shares["vessel"] == pytest.approx(vessels[inside].mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("form", ["index", "sixteen_bit", "rgb", "one_bit"])
+def test_what_is_judged_may_be_stored_in_any_way(retina, form):
+    folder, vessels, inside = retina
+    stored = {
+        "index": Image.fromarray(inside.astype(np.uint8)),
+        "sixteen_bit": Image.fromarray(inside.astype(np.uint16)),
+        "rgb": Image.fromarray(np.stack([inside, 0 * inside, 0 * inside], axis=-1).astype(np.uint8)),
+        "one_bit": Image.fromarray(inside),
+    }[form]
+    (folder / "test" / "judged" / "01_test_mask.gif").unlink()
+    stored.save(folder / "test" / "judged" / "01_test_mask.png")
+    found = open_set(folder, val_share=0)
+    loaded = load_arrays(found.splits["test"], found.classes, size=(20, 24), channels=3)
+    np.testing.assert_array_equal(loaded.masks[0], np.where(inside, vessels, 255))
+
+
+def test_faults_of_what_is_judged_are_found(retina):
+    folder, _, inside = retina
+    judged = folder / "train" / "judged"
+    (judged / "21_train_mask.gif").rename(judged / "23_train_mask.gif")
+    Image.fromarray(inside[:, 1:]).save(judged / "22_train_mask.gif")
+    kinds = {finding.kind: str(finding) for finding in check_folder(folder, val_share=0).findings}
+    assert kinds == {
+        "missing_judged": "train/images/21_train.tif: has no picture in judged/ that says where it is judged; "
+        "the others have one",
+        "missing_image": "train/judged/23_train_mask.gif: says where an image is judged, and there is no image images/23.*",
+        "judged_size": "train/judged/22_train_mask.gif: is 23x20 pixels (width x height), its mask is 24x20",
+    }
+    with pytest.raises(InputError, match="2 faults in the data"):
+        open_set(folder)
+
+
+def test_run_lengths_have_a_field_of_view_too(strips):
+    folder, masks = strips
+    (folder / "judged").mkdir()
+    for name in masks:
+        Image.fromarray(np.uint8(masks[name] != 2)).save(folder / "judged" / name)
+    found = open_set(folder, test_share=0, val_share=0)
+    loaded = load_arrays(found.splits["train"], found.classes, size=(6, 9), channels=1)
+    np.testing.assert_array_equal(loaded.masks, [np.where(mask == 2, 255, mask) for mask in masks.values()])
 
 
 @pytest.fixture

@@ -57,7 +57,7 @@ def _load_pair(
     pair: Pair, classes: ClassTable, width_height: tuple[int, int], channels: int
 ) -> tuple[np.ndarray, np.ndarray]:
     image = read_image(pair.image, channels)
-    mask = read_mask(pair.mask, classes)
+    mask = read_mask(pair.mask, classes, judged=pair.judged)
     if image.shape[:2] != mask.shape:
         raise FileFault("mask_size", str(pair.mask), mask_size_message(image.shape, mask.shape))
     if mask.shape != width_height[::-1]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import combinations
@@ -17,9 +17,10 @@ from PIL import Image
 
 from tfprune.data.arrays import class_shares, count_classes, mask_size_message
 from tfprune.data.faults import FileFault, Finding
-from tfprune.data.folders import SPLITS, WHOLE, Listing
+from tfprune.data.folders import SPLITS, WHOLE, Listing, Pair
 from tfprune.data.images import exif_rotation, open_picture, picture_pixels, read_mask
 from tfprune.data.masks import ClassTable
+from tfprune.data.run_length import RunLengthMask, count_overlaps
 from tfprune.data.sets import SegmentationSet, inspect_set
 
 LOOK_ALIKE_BITS = 8
@@ -61,9 +62,13 @@ class _ImageFacts:
 class _MaskFacts:
     size: tuple[int, int]
     counts: dict[str, int]
+    overlap_pixels: int
 
 
 Facts = TypeVar("Facts", _ImageFacts, _MaskFacts)
+Source = TypeVar("Source", bound=Hashable)
+MaskFiles = tuple[Path | RunLengthMask, Path | None]
+"""A mask, and what says where it is judged."""
 
 
 def check_folder(folder: str | Path, **options: Any) -> CheckReport:
@@ -71,27 +76,30 @@ def check_folder(folder: str | Path, **options: Any) -> CheckReport:
 
     Findings are files without a partner, that cannot be read or do not fit each other, ids outside the
     class table, and exact copies (by pixels) across splits. Warnings are look-alikes across splits,
-    classes absent from a split, EXIF rotations and files that are not used.
+    classes absent from a split, EXIF rotations, run lengths of two classes over the same pixels and files that are not
+    used.
 
     Raises:
         InputError: the folder as a whole, or an option, is not usable.
     """
     found, listing = inspect_set(folder, **options)
     places = _place_images(found, listing, given=WHOLE not in listing.parts and options.get("split_file") is None)
-    masks = [path for _, path in listing.lone_masks]
-    masks += [pair.mask for pairs in listing.parts.values() for pair in pairs]
+    masks: list[MaskFiles] = [(path, None) for _, path in listing.lone_masks]
+    masks += [_mask_files(pair) for pairs in listing.parts.values() for pair in pairs]
     images, faults = _inspect(list(places), _inspect_image)
-    mask_facts, mask_faults = _inspect(masks, lambda path: _inspect_mask(path, found.classes))
+    mask_facts, mask_faults = _inspect(masks, lambda item: _inspect_mask(item, found.classes))
     findings = [*listing.findings]
     findings += [Finding(fault.kind, (listing.relative(fault.path),), fault.message) for fault in faults + mask_faults]
     for pair in (pair for pairs in listing.parts.values() for pair in pairs):
-        if pair.image in images and pair.mask in mask_facts and images[pair.image].size != mask_facts[pair.mask].size:
-            message = mask_size_message(images[pair.image].size, mask_facts[pair.mask].size)
+        mask = mask_facts.get(_mask_files(pair))
+        if pair.image in images and mask is not None and images[pair.image].size != mask.size:
+            message = mask_size_message(images[pair.image].size, mask.size)
             findings.append(Finding("mask_size", (listing.relative(pair.mask),), message))
     by_split = {split: [path for path in images if places[path] == split] for split in SPLITS}
     findings += _find_copies(listing, by_split, images)
     splits = {name: _summarize(found, name, images, mask_facts) for name in SPLITS}
     warnings = [*listing.warnings, *_find_look_alikes(listing, by_split, images), *_find_rotations(listing, images)]
+    warnings += _find_overlaps(listing, mask_facts)
     for name, summary in splits.items():
         absent = [label for label, share in summary.class_shares.items() if summary.pairs and not share]
         if absent:
@@ -107,18 +115,20 @@ def _place_images(found: SegmentationSet, listing: Listing, *, given: bool) -> d
     return places
 
 
-def _inspect(paths: list[Path], inspect: Callable[[Path], Facts]) -> tuple[dict[Path, Facts], list[FileFault]]:
-    """Return the facts of each file that can be read, and the faults of the others, in the order given."""
+def _inspect(
+    sources: list[Source], inspect: Callable[[Source], Facts]
+) -> tuple[dict[Source, Facts], list[FileFault]]:
+    """Return the facts of each source that can be read, and the faults of the others, in the order given."""
 
-    def attempt(path: Path) -> Facts | FileFault:
+    def attempt(source: Source) -> Facts | FileFault:
         try:
-            return inspect(path)
+            return inspect(source)
         except FileFault as fault:
             return fault
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        outcomes = list(pool.map(attempt, paths))
-    facts = {path: item for path, item in zip(paths, outcomes, strict=True) if not isinstance(item, FileFault)}
+        outcomes = list(pool.map(attempt, sources))
+    facts = {source: item for source, item in zip(sources, outcomes, strict=True) if not isinstance(item, FileFault)}
     return facts, [item for item in outcomes if isinstance(item, FileFault)]
 
 
@@ -145,9 +155,15 @@ def difference_hash(grey: Image.Image) -> np.ndarray:
     return np.concatenate([(small[:8, 1:] > small[:8, :8]).ravel(), (small[1:, :8] > small[:8, :8]).ravel()])
 
 
-def _inspect_mask(path: Path, classes: ClassTable) -> _MaskFacts:
-    mask = read_mask(path, classes)
-    return _MaskFacts(mask.shape, count_classes(mask, classes))
+def _mask_files(pair: Pair) -> MaskFiles:
+    return pair.mask, pair.judged
+
+
+def _inspect_mask(files: MaskFiles, classes: ClassTable) -> _MaskFacts:
+    path, judged = files
+    mask = read_mask(path, classes, judged=judged)
+    overlap_pixels = count_overlaps(path, mask.shape) if isinstance(path, RunLengthMask) else 0
+    return _MaskFacts(mask.shape, count_classes(mask, classes), overlap_pixels)
 
 
 def _find_copies(
@@ -207,13 +223,26 @@ def _find_rotations(listing: Listing, images: dict[Path, _ImageFacts]) -> Iterat
         yield Finding("exif_rotation", rotated, message)
 
 
+def _find_overlaps(listing: Listing, masks: dict[MaskFiles, _MaskFacts]) -> Iterator[Finding]:
+    by_table: dict[str, list[int]] = defaultdict(list)
+    for (path, _), facts in masks.items():
+        if facts.overlap_pixels:
+            by_table[listing.relative(path)].append(facts.overlap_pixels)
+    for table, pixels in by_table.items():
+        message = (
+            f"has {sum(pixels)} pixel(s) of {len(pixels)} picture(s) in runs of more than one class; "
+            "a pixel has one class here, that of the higher number"
+        )
+        yield Finding("overlapping_runs", (table,), message)
+
+
 def _summarize(
-    found: SegmentationSet, split: str, images: dict[Path, _ImageFacts], masks: dict[Path, _MaskFacts]
+    found: SegmentationSet, split: str, images: dict[Path, _ImageFacts], masks: dict[MaskFiles, _MaskFacts]
 ) -> SplitSummary:
     pairs = found.splits[split]
     sizes = Counter(images[pair.image].size for pair in pairs if pair.image in images)
     counts = {name: 0 for name in found.classes.names}
-    for facts in (masks[pair.mask] for pair in pairs if pair.mask in masks):
+    for facts in (masks[files] for files in map(_mask_files, pairs) if files in masks):
         for name, count in facts.counts.items():
             counts[name] += count
     by_size = {f"{width}x{height}": count for (height, width), count in sizes.most_common()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tfprune.data.faults import Finding
@@ -16,15 +16,18 @@ from tfprune.errors import InputError
 SPLITS = ("train", "val", "test")
 WHOLE = "all"
 """Name of the only part of a folder that has no train, val and test folders."""
+JUDGED = "judged"
+"""Name of the folder of pictures that are 0 where a pixel is not judged: outside the field of view, for instance."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One picture and its mask; `stem` is the picture's name without suffix."""
+    """One picture, its mask, and what says where it is judged; `stem` is the picture's name without suffix."""
 
     stem: str
     image: Path
     mask: Path | RunLengthMask
+    judged: Path | None = None
 
 
 @dataclass
@@ -47,8 +50,9 @@ class Listing:
 def list_folder(folder: str | Path, *, stem_pattern: str | None = None) -> Listing:
     """Return what lies in `folder`: `images/` and `masks/`, or those inside `train/` (and `val/`, `test/`).
 
-    A table `masks.csv` of run lengths may stand in place of `masks/`. Pictures and masks are paired by their
-    stems, or by the first group of `stem_pattern`, a regular expression, in both.
+    A table `masks.csv` of run lengths may stand in place of `masks/`. A folder `judged/` may stand beside them, with
+    a picture for each image. What belongs together has the same stem, or the same first group of `stem_pattern`,
+    a regular expression.
 
     Raises:
         InputError: the folder is missing or has neither form, or the pattern is wrong or does not match a stem.
@@ -104,8 +108,13 @@ def _list_part(listing: Listing, part: str, folder: Path, key_of: Callable[[str]
     images = _list_files(listing, folder / "images", key_of)
     if images and (folder / TABLE).is_file():
         _pair_with_table(listing, part, folder, images)
-        return
-    masks = _list_files(listing, folder / "masks", key_of)
+    else:
+        _pair_with_masks(listing, part, images, _list_files(listing, folder / "masks", key_of))
+    if (folder / JUDGED).is_dir():
+        _add_judged(listing, part, images, _list_files(listing, folder / JUDGED, key_of))
+
+
+def _pair_with_masks(listing: Listing, part: str, images: dict[str, Path], masks: dict[str, Path]) -> None:
     for key in sorted(images.keys() - masks.keys()):
         path = images[key]
         wanted = f"masks/{key}.png"
@@ -121,6 +130,19 @@ def _list_part(listing: Listing, part: str, folder: Path, key_of: Callable[[str]
         )
     common = sorted(images.keys() & masks.keys())
     listing.parts[part] = tuple(Pair(images[key].stem, images[key], masks[key]) for key in common)
+
+
+def _add_judged(listing: Listing, part: str, images: dict[str, Path], judged: dict[str, Path]) -> None:
+    """Give each pair of a part the picture that says where it is judged."""
+    by_image = {images[key]: judged[key] for key in images.keys() & judged.keys()}
+    for pair in listing.parts[part]:
+        if pair.image not in by_image:
+            message = f"has no picture in {JUDGED}/ that says where it is judged; the others have one"
+            listing.findings.append(Finding("missing_judged", (listing.relative(pair.image),), message))
+    for key in sorted(judged.keys() - images.keys()):
+        message = f"says where an image is judged, and there is no image images/{key}.*"
+        listing.findings.append(Finding("missing_image", (listing.relative(judged[key]),), message))
+    listing.parts[part] = tuple(replace(pair, judged=by_image.get(pair.image)) for pair in listing.parts[part])
 
 
 def _pair_with_table(listing: Listing, part: str, folder: Path, images: dict[str, Path]) -> None:

@@ -10,6 +10,7 @@ from PIL import Image, UnidentifiedImageError
 from tfprune.data.faults import FileFault
 from tfprune.data.masks import ClassTable, MaskFault, decode_colours, decode_ids
 from tfprune.data.run_length import RunLengthMask, decode_mask
+from tfprune.records import IGNORE_ID
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif")
 """File names that are taken for pictures, in lower case."""
@@ -95,21 +96,46 @@ def exif_rotation(picture: Image.Image) -> int:
     return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
 
 
-def read_mask(path: str | Path | RunLengthMask, classes: ClassTable) -> np.ndarray:
+def read_mask(
+    path: str | Path | RunLengthMask, classes: ClassTable, *, judged: str | Path | None = None
+) -> np.ndarray:
     """Return the mask as class ids uint8 (H, W), with ignored pixels as `records.IGNORE_ID`.
 
     Read are single-channel ids (8 or 16 bit, palette indices too), 0/255 when there are two classes, RGB or
-    palette colours when the class table has colours, and the run lengths of a table.
+    palette colours when the class table has colours, and the run lengths of a table. Where the picture `judged`
+    is black, pixels are ignored too.
 
     Raises:
-        FileFault: as `open_picture`; an id or colour in no class; an RGB mask and no colour table.
+        FileFault: as `open_picture`; an id or colour in no class; an RGB mask and no colour table; `judged` is of
+            another size.
     """
-    if isinstance(path, RunLengthMask):
-        width, height = open_picture(path.image).size
-        try:
-            return decode_mask(path, classes, (height, width))
-        except MaskFault as fault:
-            raise FileFault(fault.kind, path.table, f"{path.image.name} {fault.message}") from None
+    ids = _read_runs(path, classes) if isinstance(path, RunLengthMask) else _read_ids(path, classes)
+    if judged is not None:
+        inside = _read_inside(judged)
+        if inside.shape != ids.shape:
+            sizes = [f"{width}x{height}" for height, width in (inside.shape, ids.shape)]
+            raise FileFault("judged_size", judged, f"is {sizes[0]} pixels (width x height), its mask is {sizes[1]}")
+        ids[~inside] = IGNORE_ID
+    return ids
+
+
+def _read_inside(path: str | Path) -> np.ndarray:
+    """Return bool (H, W): where a picture is not black."""
+    picture = open_picture(path)
+    if picture.mode.startswith("I"):
+        return _integers(picture, path) > 0
+    return picture_pixels(picture, path, 3).any(axis=-1)
+
+
+def _read_runs(mask: RunLengthMask, classes: ClassTable) -> np.ndarray:
+    width, height = open_picture(mask.image).size
+    try:
+        return decode_mask(mask, classes, (height, width))
+    except MaskFault as fault:
+        raise FileFault(fault.kind, mask.table, f"{mask.image.name} {fault.message}") from None
+
+
+def _read_ids(path: str | Path, classes: ClassTable) -> np.ndarray:
     picture = open_picture(path)
     try:
         if picture.mode in _COLOUR:

@@ -86,6 +86,18 @@ def decode_mask(mask: RunLengthMask, classes: ClassTable, size: tuple[int, int])
     return ids
 
 
+def count_overlaps(mask: RunLengthMask, size: tuple[int, int]) -> int:
+    """Return the number of pixels that lie in runs of more than one class.
+
+    Raises:
+        MaskFault: the runs cannot be read.
+    """
+    covered = np.zeros(size, np.int64)
+    for _, runs in mask.runs:
+        covered += decode_runs(runs, size)
+    return int((covered > 1).sum())
+
+
 def read_table(path: Path) -> dict[str, tuple[tuple[int, str], ...]]:
     """Return picture name -> (class number, runs), of the rows that have runs; a picture may have none.
 

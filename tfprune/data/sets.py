@@ -47,7 +47,8 @@ def open_set(
 ) -> SegmentationSet:
     """Return the data set in `folder`, which holds `images/` and `masks/`, or those in `train/`, `val/`, `test/`.
 
-    In place of `masks/` there may be `masks.csv`, a table of run lengths. What is not given comes from the folder's
+    In place of `masks/` there may be `masks.csv`, a table of run lengths; beside it `judged/`, pictures that are
+    black where a pixel is neither trained on nor judged. What is not given comes from the folder's
     dataset.json (`class_names`, `ignore_index`, `colours`, `merge_classes`, `stem_pattern`, `group_pattern`,
     `channels`); the channels else from the first picture. `class_names` are in the order of the ids in the
     masks; a name at `ignore_index` is no class. `merge_classes` maps new classes to the names that become them,
