@@ -77,9 +77,9 @@ def test_region_losses_by_hand():
 def test_flattened_dice_by_hand():
     truth = np.array([[[0, 1, 2, 2]]], np.uint8)
     p = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]].reshape(1, 1, 4, 3)
-    # 3 of 4 pixels right: TP 3, FP 1, FN 1
+    # of classes 1 and 2: TP 2, FP 1, FN 1; the background is not counted
     loss = Dice(smooth=1.0, flatten_classes=True, from_logits=False)
-    assert loss.call(truth, p).numpy() == pytest.approx([1 - 7 / 9])
+    assert loss.call(truth, p).numpy() == pytest.approx([1 - 5 / 7])
 
 
 def test_counting_over_the_batch_differs_from_per_image():
@@ -123,7 +123,7 @@ def test_focal_without_its_factors_is_cross_entropy():
     )
 
 
-@pytest.mark.parametrize("name", ["focal", "cross_entropy"])
+@pytest.mark.parametrize("name", ["focal", "cross_entropy", "bce_dice"])
 def test_one_sigmoid_output_is_a_two_class_softmax(name):
     truth, logits = draw(1)
     pair = np.concatenate([np.zeros_like(logits), logits], -1)

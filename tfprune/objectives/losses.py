@@ -98,6 +98,8 @@ class Tversky(SegmentationLoss):
         labels, judged, outputs = self._read(y_true, y_pred)
         target, probability = self._one_hot_pair(labels, outputs)
         target, probability = target * judged[..., None], probability * judged[..., None]
+        if self._flatten_classes and outputs.shape[-1] > 1:
+            target, probability = target[..., 1:], probability[..., 1:]
         axes = [0] * self.per_batch + [1, 2] + [3] * self._flatten_classes
         tp = tf.reduce_sum(target * probability, axes)
         fp = tf.reduce_sum(probability, axes) - tp
@@ -124,7 +126,8 @@ class Tversky(SegmentationLoss):
 class Dice(Tversky):
     """1 - mean over classes of (2 TP + s) / (2 TP + FP + FN + s): Tversky at .5, .5 and s / 2.
 
-    `flatten_classes` sums the counts over the classes first, as the Severstal systems do.
+    `flatten_classes` sums the counts over classes 1, 2, ... first, as the Severstal systems do, whose outputs
+    have no background: with it, the sum would be little else.
     """
 
     def __init__(
@@ -306,7 +309,7 @@ def bce_dice(
     class_weights: Sequence[float] | None = None,
     from_logits: bool = True,
 ) -> WeightedSum:
-    """Return cross-entropy (binary for K = 1) plus Dice flattened over the classes.
+    """Return cross-entropy (binary for K = 1) plus Dice flattened over classes 1, 2, ...
 
     `class_weights` apply to the cross-entropy.
     """
