@@ -242,7 +242,8 @@ def test_faults_of_what_is_judged_are_found(retina):
     assert kinds == {
         "missing_judged": "train/images/21_train.tif: has no picture in judged/ that says where it is judged; "
         "the others have one",
-        "missing_image": "train/judged/23_train_mask.gif: says where an image is judged, and there is no image images/23.*",
+        "missing_image": "train/judged/23_train_mask.gif: says where an image is judged, and there is no image "
+        "images/23.*",
         "judged_size": "train/judged/22_train_mask.gif: is 23x20 pixels (width x height), its mask is 24x20",
     }
     with pytest.raises(InputError, match="2 faults in the data"):

@@ -123,6 +123,12 @@ def test_early_stop_ends_the_stage(tmp_path, batches, validation):
         assert result.epochs == 2
 
 
+def test_early_stop_waits_for_the_ramp(batches, validation):
+    given = {"epochs": 7, "best_from_epoch": 3, "early_stop_epochs": 2}
+    result = fit(tiny_net(norm=False), batches, validation, None, optimizer=build_optimizer("sgd", 1e-12), **given)
+    assert result.best_epoch == 3 and result.epochs == 6
+
+
 def test_state_of_another_model_is_refused(tmp_path, batches, validation):
     fit(tiny_net(), batches, validation, tmp_path, epochs=1)
     with pytest.raises(InputError, match="another model"):

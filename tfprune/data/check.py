@@ -115,9 +115,7 @@ def _place_images(found: SegmentationSet, listing: Listing, *, given: bool) -> d
     return places
 
 
-def _inspect(
-    sources: list[Source], inspect: Callable[[Source], Facts]
-) -> tuple[dict[Source, Facts], list[FileFault]]:
+def _inspect(sources: list[Source], inspect: Callable[[Source], Facts]) -> tuple[dict[Source, Facts], list[FileFault]]:
     """Return the facts of each source that can be read, and the faults of the others, in the order given."""
 
     def attempt(source: Source) -> Facts | FileFault:

@@ -96,9 +96,7 @@ def exif_rotation(picture: Image.Image) -> int:
     return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
 
 
-def read_mask(
-    path: str | Path | RunLengthMask, classes: ClassTable, *, judged: str | Path | None = None
-) -> np.ndarray:
+def read_mask(path: str | Path | RunLengthMask, classes: ClassTable, *, judged: str | Path | None = None) -> np.ndarray:
     """Return the mask as class ids uint8 (H, W), with ignored pixels as `records.IGNORE_ID`.
 
     Read are single-channel ids (8 or 16 bit, palette indices too), 0/255 when there are two classes, RGB or

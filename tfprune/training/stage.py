@@ -165,7 +165,8 @@ def fit_stage(
             `steps_per_epoch` batches for each epoch from `first_epoch` on (needed for an exact resume).
         epochs: epochs of this stage.
         best_from_epoch: first epoch (from 0) that may be the best; a pruning ramp sets it to its end.
-        early_stop_epochs: stop after so many epochs without a better validation score.
+        early_stop_epochs: stop after so many epochs without a better validation score, counted from `best_from_epoch`:
+            masks that close make the score worse, and have to close.
         plateau_epochs: after so many epochs without a better score the learning rate is divided by 10.
         report: called as `report(name, rows)` after each epoch, with all rows of the history so far.
 
@@ -179,7 +180,7 @@ def fit_stage(
     folder = Path(folder) if folder is not None else None
     model.compile(optimizer=optimizer, loss=loss, metrics=list(metrics), jit_compile=jit_compile)
     optimizer.build(model.trainable_variables)
-    stateful = _plateau_callbacks(early_stop_epochs, plateau_epochs)
+    stateful = _plateau_callbacks(early_stop_epochs, plateau_epochs, best_from_epoch)
     keeper = _Keeper(
         name=name, folder=folder, seed=seed, best_from_epoch=best_from_epoch, stateful=stateful, report=report
     )
@@ -207,14 +208,15 @@ def fit_stage(
     )
 
 
-def _plateau_callbacks(early_stop_epochs: int | None, plateau_epochs: int | None) -> list[Any]:
+def _plateau_callbacks(early_stop_epochs: int | None, plateau_epochs: int | None, from_epoch: int) -> list[Any]:
     chosen = []
     if plateau_epochs:
         chosen.append(
             keras.callbacks.ReduceLROnPlateau(monitor=MONITOR, mode="max", factor=0.1, patience=plateau_epochs)
         )
     if early_stop_epochs:
-        chosen.append(keras.callbacks.EarlyStopping(monitor=MONITOR, mode="max", patience=early_stop_epochs))
+        stop = {"patience": early_stop_epochs, "start_from_epoch": from_epoch}
+        chosen.append(keras.callbacks.EarlyStopping(monitor=MONITOR, mode="max", **stop))
     return chosen
 
 
