@@ -12,13 +12,14 @@ from scipy.stats import spearmanr
 
 from tests.pruning.test_engine import Smallest, loss, masked, train
 from tests.tiny import tiny_net
+from tfprune.architectures import build_model
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 from tfprune.pruning import scope
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
-from tfprune.pruning.selection import select_layers
+from tfprune.pruning.selection import layers_of_kind, select_layers
 from tfprune.training.optimizers import build_optimizer
 from tfprune.training.stage import fit_stage
 
@@ -277,6 +278,22 @@ def test_selection_by_kind_and_expression():
     for wrong in ("middel", "("):
         with pytest.raises(InputError, match="include: "):
             select_layers(net, include=[wrong])
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "efficientnetb0"])
+def test_an_encoder_ends_where_the_picture_grows_and_not_where_it_is_padded_or_gated(encoder):
+    net = build_model("unet", encoder=encoder, input_size=(32, 32), outputs=2, decoder_filters=[8, 8, 8, 8, 8])
+    weighted = {layer.name for layer in net.layers if layer.weights}
+    decoder = {name for name in weighted if name.startswith(("decoder_", "logits"))}
+    assert {layer.name for layer in layers_of_kind(net, "decoder") if layer.weights} == decoder
+    assert {layer.name for layer in layers_of_kind(net, "encoder") if layer.weights} == weighted - decoder
+
+
+def test_a_border_added_by_an_op_enlarges_nothing():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3, name="first")(tf.pad(image, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+    net = keras.Model(image, keras.layers.Conv2D(2, 1, name="last")(x))
+    assert layers_of_kind(net, "decoder") == []
 
 
 class OwnStep(keras.Model):

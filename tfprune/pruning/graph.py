@@ -24,7 +24,7 @@ _FILTERS_BEFORE_LAST = (
 
 @dataclass(frozen=True)
 class Call:
-    """One use of a layer: labels of the tensors it takes and gives, and whether its output has more pixels."""
+    """One use of a layer: labels of the tensors it takes and gives, and whether it enlarges the picture."""
 
     path: str
     layer: Any
@@ -81,10 +81,17 @@ def _trace(model: Any, prefix: str, given: Sequence[int], calls: list[Call], lab
                 made = _trace(layer, f"{prefix}{layer.name}/", taken, calls, labels)
             else:
                 made = [next(labels) for _ in results]
-                grows = _area(results) > _area(node.keras_inputs)
+                grows = _enlarges(layer, node.keras_inputs, results)
                 calls.append(Call(prefix + layer.name, layer, tuple(taken), tuple(made), grows))
             known.update(zip(map(id, results), made, strict=True))
     return [known[id(tensor)] for tensor in model.outputs]
+
+
+def _enlarges(layer: Any, given: Sequence[Any], results: Sequence[Any]) -> bool:
+    """Return whether pictures come out with more pixels, other than by a border around them."""
+    if isinstance(layer, keras.layers.ZeroPadding2D) or str(getattr(layer, "symbol", "")).endswith("pad"):
+        return False
+    return 0 < _area(given) < _area(results)  # what was no picture, as in a gate that is reshaped, is not enlarged
 
 
 def _area(tensors: Sequence[Any]) -> int:
