@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import yaml
@@ -150,6 +151,15 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_is():
         recipe = load_recipe(path)
         assert recipe.name == path.stem
         assert recipe.about.purpose and recipe.about.cost and recipe.about.command and recipe.about.source
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES_FOLDER.glob("*.yaml")), ids=lambda path: path.stem)
+def test_what_the_header_of_a_recipe_says_can_be_set(path):
+    comments = [line.removeprefix("#").strip() for line in path.read_text().splitlines() if line.startswith("#")]
+    for quoted, bare in re.findall(r'--set (?:"([^"]+)"|(\S+))', " ".join(comments)):
+        setting = quoted or bare.rstrip(".,;")
+        changed, given = load_recipe(path, [setting]), load_recipe(path)
+        assert changed != given, setting
 
 
 def test_only_words_may_differ(recipe_file):
