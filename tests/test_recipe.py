@@ -75,6 +75,14 @@ def test_a_recipe_resolves_to_text_that_resolves_to_itself(recipe_file):
             "unknown schedule 'polynomal'; did you mean 'polynomial'",
         ),
         ("name: small", "name: a/b", 'name is "a/b"'),
+        ("name: small", "name: ..", 'name is ".."'),
+        ("name: small", "name: small\nseed: -1", "seed is -1: input should be greater than or equal to 0"),
+        (
+            "  size: [64, 64]",
+            "  size: [64, 64]\n  load_size: [96, 32]",
+            "load_size [96, 32] cannot hold a crop of size",
+        ),
+        ("training:", "name: twice\ntraining:", "'name' is given twice"),
         ("pruning:", "fine_tuning:\n  epochs: 1\nprunin:", "prunin: unknown key; did you mean 'pruning'?"),
         ("training:", "training: [", "not valid YAML"),
         ("architecture: {name: plain_unet, width: 8}\n", "", "there is training and no architecture; give both"),
@@ -136,6 +144,20 @@ def test_overrides_are_checked_like_the_file(recipe_file):
     assert "write it as section.key=value" in message(path, "training.epochs")
     assert "unknown key; did you mean 'epochs'" in message(path, "training.epocs=7")
     assert "'name' is not a section" in message(path, "name.x=7")
+
+
+def test_numbers_and_losses_are_read_as_people_write_them(recipe_file):
+    recipe = load_recipe(
+        recipe_file(GOOD.replace("  epochs: 3", "  epochs: 3\n  learning_rate: 1e-3") + "loss: [dice, focal]\n"),
+        ["pruning.learning_rate=5E-4"],
+    )
+    assert (recipe.training.learning_rate, recipe.pruning.learning_rate) == (0.001, 0.0005)
+    assert recipe.loss == ["dice", "focal"]
+
+
+def test_a_picture_is_no_recipe(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    assert message(tmp_path / "a.png").endswith("a.png is not a text file; give a YAML file")
 
 
 def test_recipes_are_found_by_path_and_by_name(tmp_path):

@@ -52,7 +52,7 @@ def test_the_smallest_go_first():
     ("width", "ratio", "kept"), [(24, 0.5, 16), (32, 0.5, 16), (16, 0.5, 8), (10, 0.5, 8), (64, 0.9, 8), (6, 0.5, 6)]
 )
 def test_multiples_of_eight(width, ratio, kept):
-    assert widths(plan_channels(stack(width), Selection(ratio=ratio, multiple_of=8)))["c0"] == kept
+    assert widths(plan_channels(stack(width, 64), Selection(ratio=ratio, multiple_of=8)))["c0"] == kept
 
 
 def test_multiples_hold_at_a_concat():
@@ -84,6 +84,20 @@ def test_minimum_maximum_include_exclude():
     }
     with pytest.raises(InputError, match="did you mean 'c1'"):
         plan_channels(model, Selection(exclude=["c11"]))
+
+
+@pytest.mark.parametrize(
+    ("selection", "guards"),
+    [
+        (Selection(0.5, multiple_of=64), "multiple_of 64, max_ratio 0.95"),
+        (Selection(0.5, exclude=["*"]), r"exclude \[\*\], max_ratio 0.95"),
+        (Selection({"c0": 0.5}, min_channels=9), "min_channels 9, max_ratio 0.95"),
+    ],
+)
+def test_a_ratio_that_takes_nothing_is_refused(selection, guards):
+    with pytest.raises(InputError, match=f"takes no channel .*from going: {guards}. Give a larger ratio"):
+        plan_channels(stack(8, 16), selection)
+    assert plan_channels(stack(8, 16), 0.0).remove == {}
 
 
 def test_global_ranking_takes_more_from_weak_layers():

@@ -198,8 +198,9 @@ def test_data_check_tells_and_leaves_with_1_on_a_finding(finished, tmp_path):
 
     shutil.copytree(finished / "data", tmp_path / "data")
     next((tmp_path / "data" / "test" / "masks").iterdir()).unlink()
-    broken = tfprune("data", "check", tmp_path / "data")
+    broken = tfprune("data", "check", tmp_path / "data", "--classes", "steel,[red]rust[/red]")
     assert broken.returncode == 1 and "missing_mask" in broken.stdout and "1 finding" in broken.stderr
+    assert "[red]rust[/red]" in broken.stdout
 
 
 def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
@@ -225,6 +226,7 @@ def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
         (("run", "demo", "--model", "m.keras"), "drop one of them"),
         (("data", "check", "nowhere"), "nowhere"),
         (("report", "nowhere"), "nowhere"),
+        (("run", "demo", "--out", f"{__file__}/runs"), "Not a directory"),
     ],
 )
 def test_a_mistake_gives_one_message_and_exit_code_2(tmp_path, arguments, text):

@@ -171,6 +171,25 @@ def test_other_warnings(tmp_path):
     assert "notes.txt" in texts["unused_files"]
 
 
+@pytest.mark.parametrize(("brightest", "kinds"), [(4095, ["few_levels"]), (40000, [])])
+def test_pictures_of_12_bit_cameras_are_told(tmp_path, brightest, kinds):
+    folder = write_set(tmp_path / "a", {"": 9}, suffix=".png")
+    for number, path in enumerate((folder / "images").iterdir()):
+        values = np.random.default_rng(number).integers(0, brightest, (24, 32))
+        values[0, 0] = brightest
+        Image.fromarray(values.astype(np.uint16)).save(path)
+    warnings = check_folder(folder).warnings
+    assert [warning.kind for warning in warnings] == kinds
+    assert not warnings or "above 4095: read as 0..65535, they have 16 of 256 levels" in str(warnings[0])
+
+
+@pytest.mark.parametrize("empty", ["val", "test"])
+def test_a_given_part_without_pictures_is_a_finding(tmp_path, empty):
+    folder = write_set(tmp_path / "a", {"train": 6, **{name: int(name != empty) for name in ("val", "test")}})
+    (finding,) = check_folder(folder).findings
+    assert finding.kind == "empty_split" and f"no usable pair lies in {empty}" in str(finding)
+
+
 def test_splits_of_a_list_file_are_what_is_checked(tmp_path):
     folder = write_set(tmp_path / "a", {"train": 6, "test": 3})
     shutil.copy(folder / "train/images/p001.jpg", folder / "train/images/p003.jpg")

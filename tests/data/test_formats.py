@@ -10,10 +10,12 @@ from PIL import Image
 
 from tests.data.small_set import write_set
 from tfprune.data import check_folder, load_arrays, open_set
+from tfprune.data.images import SUFFIXES
 from tfprune.data.masks import build_class_table, decode_ids
 from tfprune.data.patches import convert_patches, fit_scaling, is_corrupt
 from tfprune.data.run_length import decode_runs, encode_runs, write_table
 from tfprune.errors import InputError
+from tfprune.report.predictions import find_images
 
 DEFECTS = ("background", "first", "second", "third", "fourth")
 
@@ -141,11 +143,21 @@ def test_merged_classes_are_those_of_the_recipe():
         ({"a": ["sky"], "b": ["road", "sky"]}, "'sky' becomes more than one class"),
         ({"a": ["sky"], "b": ["road"]}, "pole becomes nothing"),
         ({"a": "rest"}, "two classes are needed"),
+        (["sky", "road"], "merge_classes maps each new class to the names"),
+        ({"a": 1, "b": "rest"}, "merge_classes maps each new class to the names"),
     ],
 )
 def test_wrong_merges_are_answered(merged, text):
     with pytest.raises(InputError, match=text):
         build_class_table(["sky", "road", "pole"], merge_classes=merged)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_pictures_are_found_under_every_name_that_is_read(tmp_path, suffix):
+    folder = write_set(tmp_path, {"train": 2, "val": 1, "test": 1}, suffix=suffix)
+    pairs = open_set(folder).splits["train"]
+    assert [pair.image.name for pair in pairs] == [f"p000{suffix}", f"p001{suffix}"]
+    assert find_images([folder / "train" / "images"]) == [pair.image for pair in pairs]
 
 
 def test_palette_masks_are_merged_when_they_are_read(tmp_path):

@@ -33,7 +33,7 @@ def test_sixteen_bit_keeps_the_high_byte(tmp_path, suffix):
     np.testing.assert_array_equal(read_image(path, 3), np.repeat((GREY16 >> 8)[..., None], 3, axis=2))
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".bmp"])
 def test_rgb_and_its_transparent_form_give_the_same_pixels(tmp_path, suffix):
     path = save(RGB, tmp_path / f"a{suffix}")
     np.testing.assert_array_equal(read_image(path, 3), RGB)

@@ -109,6 +109,7 @@ def test_split_files_that_cannot_be_used(tmp_path, content, text):
         ({"split_file": "none.json"}, "there is no such split file"),
         ({"group_pattern": "("}, "is not a regular expression"),
         ({"group_pattern": "p"}, r"has no \(group\)"),
+        ({"group_pattern": 3}, r"'?3'? has no \(group\)"),
         ({"group_pattern": "(bridge)"}, "does not match the file stem 'p000'"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -36,3 +39,21 @@ def test_a_dead_tensor_keeps_the_file_whole(tmp_path, pixels, scheme):
     wanted = model(pixels[:1].astype(np.float32)).numpy()[0]
     # The bias behind the dead tensor is what the converter's own range loses.
     assert np.abs(got - wanted).max() < 0.05
+
+
+def test_constants_of_zeros_do_not_end_the_process_that_opens_the_file(tmp_path, pixels):
+    image = keras.Input((32, 32, 3))
+    x = keras.layers.GroupNormalization(4)(keras.layers.Conv2D(8, 3, padding="same")(image))  # its beta is zero
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(x))
+    file = export_tflite(
+        model, tmp_path / "m.tflite", scheme="int16x8", head="logits", class_names=["a", "b"], calibration=pixels
+    )
+    command = [
+        sys.executable,
+        "-c",
+        f"from tfprune.verification.runtimes import open_runtime; open_runtime({str(file)!r})",
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    wanted = model(pixels[:1].astype(np.float32)).numpy()[0]
+    # sums in int16 make normalizations coarse, with any beta
+    assert np.corrcoef(open_runtime(file).predict(pixels[0])[..., 0].ravel(), wanted[..., 0].ravel())[0, 1] > 0.9

@@ -16,6 +16,7 @@ from tests.export.nets import (
     pictures,
 )
 from tfprune.architectures import build_model
+from tfprune.errors import InputError
 from tfprune.export import CLASS_MAPS, HEADS, SCHEMES
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras
@@ -45,6 +46,15 @@ def real_answers(path):
 def classes(path, images=TEST_IMAGES):
     model = open_runtime(path)
     return np.stack([model.classes_of(image) for image in images])
+
+
+def test_a_file_that_no_runtime_computes_is_not_written(tmp_path):
+    image = keras.Input((16, 16, 3))
+    x = L.LayerNormalization(name="norm")(L.Conv2D(8, 3, padding="same")(image))
+    options = {"class_names": ["a", "b"], "calibration": pictures(8, size=16)}
+    with pytest.raises(InputError, match=r"no runtime computes SQUARED_DIFFERENCE in int16, .*norm.* such as int8"):
+        export_tflite(keras.Model(image, L.Conv2D(2, 1)(x)), tmp_path / "a.tflite", scheme="int16x8", **options)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_scheme_is_tested_here():

@@ -15,7 +15,9 @@ from tfprune.architectures.files import load_model
 from tfprune.errors import InputError
 from tfprune.recipe import check_recipe
 from tfprune.records import read_json
-from tfprune.run import run_recipe
+from tfprune.run import calibrate, run_recipe
+from tfprune.run.inputs import build_dense, check_stages, load_inputs, train_at_net_size
+from tfprune.run.stages import prune_stages
 
 
 def test_a_run_leaves_what_the_design_says(finished):
@@ -181,6 +183,8 @@ def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
         ({"training.optimizer_options": {"momentun": 0.5}}, "training: .*momentun"),
         ({"pruning.min_weights": 10**7}, "pruning: .*no layer to mask"),
         ({"channels.include": ["nothing*"]}, "channels: .*nothing"),
+        ({"channels.exclude": ["*"]}, r"channels: ratio 0.5 takes no channel .* exclude \[\*\]"),
+        ({"data.generate.counts": {"train": 7, "val": 2, "test": 2}}, "int8 takes its ranges from at least 8 train"),
     ],
 )
 def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, tiny_recipe, change, text):
@@ -193,6 +197,21 @@ def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, tiny_recip
     with pytest.raises(InputError, match=text):
         run_recipe(check_recipe(tiny_recipe), out=tmp_path / "runs")
     assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_statistics_and_ranges_are_those_of_pictures_at_the_nets_size(tmp_path, tiny_recipe):
+    tiny_recipe["data"]["load_size"] = [40, 48]
+    recipe = check_recipe({**tiny_recipe, "fine_tuning": None})
+    inputs = load_inputs(recipe, None, None, tmp_path)
+    train, loaded = train_at_net_size(recipe, inputs), inputs.arrays["train"]
+    assert loaded.images.shape == (16, 40, 48, 3) and train.images.shape == (16, 32, 32, 3)
+    assert np.array_equal(train.masks, loaded.masks[:, 4:36, 8:40])
+    dense = build_dense(recipe, inputs, None)
+    controller = check_stages(recipe, inputs, dense).controller(dense)
+    statistics = [weight for weight in controller.model.weights if "moving_variance" in weight.name]
+    prune_stages(recipe, controller, inputs, lambda *stage, **options: None)
+    assert statistics and not any(np.all(weight.numpy() == 1) for weight in statistics)
+    assert calibrate(recipe, dense, inputs, tmp_path).shape == (16, 32, 32, 3)
 
 
 def test_samples_line_up_with_the_rows(finished):

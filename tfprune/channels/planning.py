@@ -75,6 +75,18 @@ class Selection:
             if isinstance(getattr(self, name), str):
                 raise InputError(f"{name} takes a list of patterns, not one string: [{getattr(self, name)!r}]")
 
+    @property
+    def guards(self) -> str:
+        """What keeps channels from going, in words.
+
+        >>> Selection(0.5, multiple_of=8, exclude=["stem*"]).guards
+        'multiple_of 8, exclude [stem*], max_ratio 0.95'
+        """
+        said = [f"{name} {getattr(self, name)}" for name in ("multiple_of", "min_channels") if getattr(self, name) > 1]
+        said += [f"include [{', '.join(self.include)}]"] if list(self.include) != ["*"] else []
+        said += [f"exclude [{', '.join(self.exclude)}]"] if self.exclude else []
+        return ", ".join([*said, f"max_ratio {self.max_ratio:g}"])
+
 
 @dataclass(frozen=True)
 class RankedFamily:
@@ -115,9 +127,16 @@ def choose(groups: ChannelGroups, scores: np.ndarray, selection: Selection) -> n
     """Return which groups go by the ratio of a selection, bool (groups,).
 
     Raises:
-        InputError: when a pattern matches no layer.
+        InputError: when a pattern matches no layer, or a ratio above 0 takes nothing.
     """
-    return choose_ranked(groups, scores, rank_families(groups, scores, selection), scope=selection.scope)
+    removed = choose_ranked(groups, scores, rank_families(groups, scores, selection), scope=selection.scope)
+    ratios = selection.ratio.values() if isinstance(selection.ratio, Mapping) else [selection.ratio]
+    if any(ratios) and not removed.any():
+        raise InputError(
+            f"ratio {selection.ratio} takes no channel from model '{groups.graph.model.name}'. What keeps channels "
+            f"from going: {selection.guards}. Give a larger ratio, a smaller multiple_of, or other layers."
+        )
+    return removed
 
 
 def choose_ranked(

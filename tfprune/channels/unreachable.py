@@ -49,9 +49,7 @@ def explain_unreachable(
         said += _narrower_start(costs, keep, limit / least)
     if bound.quantity in ("file_bytes", "parameters"):
         said.append("Start from a net with fewer levels, or a narrower first level.")
-    guards = [f"multiple_of {selection.multiple_of}"] if selection.multiple_of > 1 else []
-    guards += [f"min_channels {selection.min_channels}"] if selection.min_channels > 1 else []
-    said.append(f"What keeps channels from going: {', '.join([*guards, f'max_ratio {selection.max_ratio:g}'])}.")
+    said.append(f"What keeps channels from going: {selection.guards}.")
     return InputError(" ".join(said))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -19,6 +20,16 @@ from tfprune.cli.targets import advise, lint
 from tfprune.errors import FindingError, TfpruneError
 
 _INTERRUPTED = 130
+_REFUSED_BY_SYSTEM = (
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)
+"""What a file system says of a place that is no place for files, or is full."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 80})
@@ -71,6 +82,9 @@ def main() -> None:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _REFUSED_BY_SYSTEM:
+            click.echo(f"error: {error}; give a place that can be read or written, with room left", err=True)
+            sys.exit(2)
         traceback.print_exc()
         click.echo(
             f"internal error ({type(error).__name__}): this is a fault of tfprune, not of your input. "

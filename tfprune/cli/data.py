@@ -89,4 +89,4 @@ def _show_splits(checked: Any) -> None:
         sizes = ", ".join(list(summary.sizes)[:2]) + (" ..." if len(summary.sizes) > 2 else "")
         shares = [f"{share:.2%}" if share is not None else "-" for share in summary.class_shares.values()]
         table.add_row(split, str(summary.pairs), sizes, *shares)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)

@@ -117,7 +117,7 @@ def verify(
             processing=PostProcessing(min_pixels, random_walker or None, blank_is_empty),
             together=together,
         )
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(summarise_verification(record))
     console.print(_cost_table(record["rows"]))
     if show_scores or together:
@@ -178,7 +178,7 @@ def bench(
         times = (as_three_figures(latency["median_ms"]), as_three_figures(latency["p95_ms"]))
         share = _percent(row["convolution_share_ratio"])
         table.add_row(row["file"], *times, as_ratio(latency["ratio_to_first"]), spread, share)
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     console.print(table)
     console.print(f"{record['rows'][0]['runtime']}; {runs} rounds", style="dim")
     if json_file:
@@ -275,7 +275,7 @@ def _print_agreement(console: Any, agreement: Mapping[str, Any]) -> None:
         console.print("")
         console.print(table)
     for name, reason in agreement["failed"].items():
-        console.print(f"! {name}: {reason}", style="bold", markup=False)
+        console.print(f"! {name}: {reason}", style="bold")
 
 
 def _percent(share: float | None) -> str:

@@ -160,11 +160,12 @@ def start_run(
 ) -> None:
     """Run a checked recipe with its progress on the terminal, and print what came of it."""
     from rich.console import Console
+    from rich.text import Text
 
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False)
     if data is not None and not Path(data).is_dir():
         raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
-    console.print(f"[bold]{loaded.name}[/bold] -> {out / loaded.name}", soft_wrap=True)
+    console.print(Text.assemble((loaded.name, "bold"), f" -> {out / loaded.name}"), soft_wrap=True)
 
     from tfprune.report.summary import summarise
     from tfprune.run import is_done, run_recipe

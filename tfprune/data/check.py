@@ -28,6 +28,9 @@ LOOK_ALIKE_BITS = 8
 LOOK_ALIKE_CORRELATION = 0.95
 """... and do when their 16x16 thumbnails also correlate this well (smooth pictures share bits by chance)."""
 
+_FULL = 2**14
+"""A set of 16-bit pictures without a value as large as this uses less than a quarter of their levels."""
+
 
 @dataclass(frozen=True)
 class SplitSummary:
@@ -56,6 +59,7 @@ class _ImageFacts:
     bits: np.ndarray
     thumbnail: np.ndarray
     rotation: int
+    deepest: int | None  # the largest value of a 16-bit picture
 
 
 @dataclass(frozen=True)
@@ -76,8 +80,8 @@ def check_folder(folder: str | Path, **options: Any) -> CheckReport:
 
     Findings are files without a partner, that cannot be read or do not fit each other, ids outside the
     class table, and exact copies (by pixels) across splits. Warnings are look-alikes across splits,
-    classes absent from a split, EXIF rotations, run lengths of two classes over the same pixels and files that are not
-    used.
+    classes absent from a split, EXIF rotations, run lengths of two classes over the same pixels, 16-bit pictures
+    that are nearly black, and files that are not used.
 
     Raises:
         InputError: the folder as a whole, or an option, is not usable.
@@ -100,6 +104,7 @@ def check_folder(folder: str | Path, **options: Any) -> CheckReport:
     splits = {name: _summarize(found, name, images, mask_facts) for name in SPLITS}
     warnings = [*listing.warnings, *_find_look_alikes(listing, by_split, images), *_find_rotations(listing, images)]
     warnings += _find_overlaps(listing, mask_facts)
+    warnings += _find_few_levels(listing, images)
     for name, summary in splits.items():
         absent = [label for label, share in summary.class_shares.items() if summary.pairs and not share]
         if absent:
@@ -144,6 +149,7 @@ def _inspect_image(path: Path) -> _ImageFacts:
         bits=difference_hash(grey),
         thumbnail=thumbnail / max(float(np.linalg.norm(thumbnail)), 1e-6),
         rotation=exif_rotation(picture),
+        deepest=int(np.asarray(picture).max()) if picture.mode.startswith("I") else None,
     )
 
 
@@ -232,6 +238,18 @@ def _find_overlaps(listing: Listing, masks: dict[MaskFiles, _MaskFacts]) -> Iter
             "a pixel has one class here, that of the higher number"
         )
         yield Finding("overlapping_runs", (table,), message)
+
+
+def _find_few_levels(listing: Listing, images: dict[Path, _ImageFacts]) -> Iterator[Finding]:
+    """Yield a warning when no 16-bit picture reaches the top quarter of 16 bit, as 12-bit cameras leave them."""
+    deep = {path: facts.deepest for path, facts in images.items() if facts.deepest is not None}
+    largest = max(deep.values(), default=_FULL)
+    if largest < _FULL:
+        message = (
+            f"is stored in 16 bit, and no such picture ({len(deep)}) holds a value above {largest}: read as 0..65535, "
+            f"they have {(largest >> 8) + 1} of 256 levels; scale them to 0..65535, or to 8 bit, before training"
+        )
+        yield Finding("few_levels", tuple(map(listing.relative, deep)), message)
 
 
 def _summarize(

@@ -89,7 +89,7 @@ def first_group(option: str, given: str | None) -> Callable[[str], str]:
     if given is None:
         return lambda stem: stem
     try:
-        pattern = re.compile(given)
+        pattern = re.compile(str(given))
     except re.error as error:
         raise InputError(f"{option} {given!r} is not a regular expression ({error})") from error
     if not pattern.groups:

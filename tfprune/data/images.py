@@ -1,4 +1,4 @@
-"""Reading one picture or one mask from PNG, JPEG, TIFF or GIF, 8 or 16 bit, with Pillow."""
+"""Reading one picture or one mask from PNG, JPEG, TIFF, BMP or GIF, 8 or 16 bit, with Pillow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tfprune.data.masks import ClassTable, MaskFault, decode_colours, decode_ids
 from tfprune.data.run_length import RunLengthMask, decode_mask
 from tfprune.records import IGNORE_ID
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".gif")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """File names that are taken for pictures, in lower case."""
 
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")

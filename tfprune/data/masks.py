@@ -90,7 +90,12 @@ REST = "rest"
 
 
 def _merge(table: ClassTable, merge_classes: Mapping[str, Sequence[str] | str]) -> ClassTable:
-    listed = {new: [old] if isinstance(old, str) else list(old) for new, old in merge_classes.items()}
+    if not isinstance(merge_classes, Mapping) or not all(isinstance(old, str | list) for old in merge_classes.values()):
+        raise InputError(
+            f"merge_classes maps each new class to the names that become it, such as {{corrosion: [fair, severe], "
+            f"other: rest}}, and is {merge_classes!r}"
+        )
+    listed = {new: [old] if isinstance(old, str) else old for new, old in merge_classes.items()}
     taken = [name for names in listed.values() for name in names if name != REST]
     for name in taken:
         if name not in table.names:

@@ -81,6 +81,9 @@ def make_splits(
             if share and not splits[name]:
                 message = f"no {name} part can be cut from train, it has fewer than two groups; add data or give {name}"
                 findings.append(Finding("too_few_groups", (), message))
+        elif not splits[name]:
+            message = f"no usable pair lies in {name}; add some, or take the empty part away: it is cut from train then"
+            findings.append(Finding("empty_split", (), message))
     if not splits["train"]:
         findings.append(Finding("empty_split", (), "no usable pair is left in train"))
     return {name: splits[name] for name in SPLITS}, findings

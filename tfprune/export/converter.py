@@ -16,6 +16,8 @@ from tfprune.export.ranges import clip_ranges, fill_empty_ranges, has_empty_rang
 from tfprune.export.rounding import RoundedFlatbuffer
 from tfprune.keras import keras, tf
 
+from tensorflow.lite.python import schema_py_generated as schema
+
 _LISTENED = 8
 """Pictures that the noise of operators is measured on."""
 
@@ -96,6 +98,25 @@ def _new_converter(
         converter.inference_input_type = tf.as_dtype(scheme.pixels)
         converter.inference_output_type = tf.as_dtype(scheme.scores)
     return converter
+
+
+def check_runs_in_int16(flatbuffer: bytes, name: str) -> None:
+    """Refuse a .tflite that no runtime runs: the converter writes SQUARED_DIFFERENCE in int16, and no kernel takes it.
+
+    Raises:
+        InputError: with the place.
+    """
+    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
+    for graph in model.subgraphs:
+        for operator in graph.operators:
+            if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.SQUARED_DIFFERENCE:
+                continue
+            if graph.tensors[operator.inputs[0]].type == schema.TensorType.INT16:
+                place = graph.tensors[operator.outputs[0]].name.decode()
+                raise InputError(
+                    f"no runtime computes SQUARED_DIFFERENCE in int16, and {name} has it at {place}, as "
+                    "LayerNormalization does; give another scheme, such as int8, or replace the layer"
+                )
 
 
 def _conversion_error(error: Exception, function: Any, name: str) -> InputError:

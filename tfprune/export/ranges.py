@@ -45,6 +45,26 @@ def fill_empty_ranges(calibrated: bytes) -> bytes:
     )
 
 
+def scale_zero_constants(flatbuffer: bytes) -> bytes:
+    """Return an int16 .tflite whose constants of nothing but zeros have a scale.
+
+    The converter gives them 0, by which SUB and ADD divide: the process that opens the file ends.
+    """
+    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
+    empty = [
+        tensor.quantization
+        for graph in model.subgraphs
+        for tensor in graph.tensors
+        if tensor.type == schema.TensorType.INT16
+        and tensor.quantization is not None
+        and tensor.quantization.scale is not None
+        and not np.all(tensor.quantization.scale)
+    ]
+    for ranges in empty:
+        ranges.scale = np.maximum(ranges.scale, _SMALLEST_SCALE)
+    return _packed(model) if empty else flatbuffer
+
+
 def clip_ranges(calibrated: bytes, pictures: np.ndarray, share: float) -> bytes:
     """Return a float .tflite whose ranges leave out a share of the values at either end, picture by picture.
 

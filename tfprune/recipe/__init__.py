@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from tfprune.errors import InputError, unknown_name
 from tfprune.recipe.faults import distinct_faults, explain_fault, place_of
 from tfprune.recipe.ranges import range_faults, search_faults
+from tfprune.recipe.reading import read_recipe_file, read_value
 from tfprune.recipe.search import Search
 from tfprune.recipe.sections import Recipe
 
@@ -53,14 +54,7 @@ def load_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         InputError: with the file, the line, the key, what was given and what is accepted.
     """
     path = find_recipe(given)
-    text = path.read_text(encoding="utf-8")
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"recipe {path} is not valid YAML: {error}") from error
-    if not isinstance(content, dict):
-        raise InputError(f"recipe {path} is not a mapping of sections (name, data, architecture, training, ...)")
+    content, node = read_recipe_file(path)
     for setting in overrides:
         override(content, setting)
     return check_recipe(content, where=str(path), node=node)
@@ -147,6 +141,6 @@ def override(content: dict[str, Any], setting: str) -> None:
         if not isinstance(content, dict):
             raise InputError(f"--set {setting}: '{section}' is not a section of the recipe")
     try:
-        content[last] = yaml.safe_load(value)
+        content[last] = read_value(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {setting}: the value is not valid YAML ({error})") from error

@@ -1,5 +1,6 @@
 """What a recipe can say: its sections, their defaults, and what must fit together."""
 
+import operator
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -24,6 +25,7 @@ Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2,
 Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 ROUNDS = 4
 """Rounds of the way iterative, when a recipe does not say."""
 
@@ -46,7 +48,7 @@ class Generate(Section):
     counts: dict[Literal["train", "val", "test"], Annotated[int, Field(ge=1)]] = Field(
         default={"train": 300, "val": 60, "test": 100}, description="pictures per split"
     )
-    seed: int = 0
+    seed: Seed = 0
 
 
 class Data(Section):
@@ -79,6 +81,12 @@ class Data(Section):
         default=[], description="turned copies of all train pictures, beside the pictures themselves"
     )
     batch_size: Annotated[int, Field(ge=1)] = 8
+
+    @model_validator(mode="after")
+    def _holds_a_crop(self) -> Self:
+        if self.load_size is not None and any(map(operator.lt, self.load_size, self.size)):
+            raise ValueError(f"load_size {self.load_size} cannot hold a crop of size {self.size}; give at least those")
+        return self
 
 
 class Architecture(BaseModel):
@@ -335,12 +343,12 @@ class Verification(Section):
 class Recipe(Section):
     """A whole experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
     about: About = About()
-    seed: int = 0
+    seed: Seed = 0
     data: Data
     architecture: Architecture | None = Field(None, description="without it the run starts from --model FILE")
-    loss: str | dict[str, dict[str, Any]] | list[dict[str, Any]] = Field(
+    loss: str | dict[str, dict[str, Any]] | list[str | dict[str, Any]] = Field(
         "cross_entropy", description="a loss, {loss: {parameter: value}}, or a list of those with weights"
     )
     class_weights: list[float] | None = None

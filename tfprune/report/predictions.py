@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from tfprune.data.images import read_image
+from tfprune.data.images import SUFFIXES, read_image
 from tfprune.errors import InputError
 from tfprune.records import atomic_path
 from tfprune.report.overlays import class_colours, overlay_classes
@@ -17,7 +17,6 @@ from tfprune.report.tiles import classes_in_tiles
 from tfprune.verification.answers import AS_IT_IS, PostProcessing, answer
 from tfprune.verification.runtimes import TFLiteModel
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
@@ -30,7 +29,7 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     found = []
     for place in map(Path, places):
         if place.is_dir():
-            taken = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
+            taken = (*SUFFIXES, *VIDEO_SUFFIXES)
             inside = sorted(path for path in place.iterdir() if path.suffix.lower() in taken)
             if not inside:
                 raise InputError(f"{place} holds no picture or video ({', '.join(taken)})")
@@ -91,7 +90,9 @@ def write_predictions(
     """
     stems = [path.stem for path in images]
     if double := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise InputError(f"several pictures are named {double[0]}; their masks would overwrite each other")
+        raise InputError(
+            f"several pictures are named {double[0]}; their masks would overwrite each other; predict them apart"
+        )
     out, model = Path(out), models[0]
     classify = partial(answer, models, processing=processing)
     names = model.card["classes"] if model.card else [f"class {index}" for index in range(max(model.outputs or 2, 2))]

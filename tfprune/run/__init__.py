@@ -26,10 +26,10 @@ from tfprune.run.inputs import (
     Inputs,
     Plans,
     build_dense,
-    calibration_images,
     check_stages,
     load_inputs,
     regularized_layers,
+    train_at_net_size,
 )
 from tfprune.run.shrinking import Shrinker
 from tfprune.run.stages import Progress, prune_dense, start_strategy, train_dense, train_stage
@@ -186,9 +186,10 @@ def calibrate(recipe: Recipe, dense: Any, inputs: Inputs, folder: Path) -> np.nd
     """
     if not any(SCHEMES[scheme].calibrated for scheme in recipe.export.schemes):
         return None
+    train = train_at_net_size(recipe, inputs)
     chosen = choose_calibration(
-        calibration_images(recipe, inputs),
-        inputs.arrays["train"].masks,
+        train.images,
+        train.masks,
         class_names=inputs.dataset.classes.names,
         count=recipe.export.calibration_images,
         model=dense,

@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
 from tfprune.channels import Removal, Selection, narrowed, remove_channels
@@ -21,7 +19,9 @@ from tfprune.data.copies import add_copies, drop_empty
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.data.sets import SegmentationSet, open_set
 from tfprune.errors import InputError, located
+from tfprune.export import SCHEMES
 from tfprune.export.calibration import spread
+from tfprune.export.conversion import MINIMUM_CALIBRATION
 from tfprune.objectives.losses import build_loss
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
@@ -47,11 +47,12 @@ class Inputs:
     arrays: dict[str, SegmentationArrays]
 
 
-def calibration_images(recipe: Recipe, inputs: Inputs) -> np.ndarray:
-    """Return the train pictures at the net's size: their middle where they are larger, to be cropped at random."""
-    images, (height, width) = inputs.arrays["train"].images, recipe.data.size
-    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
-    return images[:, top : top + height, left : left + width]
+def train_at_net_size(recipe: Recipe, inputs: Inputs) -> SegmentationArrays:
+    """Return the train split at the net's size: its middle where it is larger, to be cropped at random."""
+    train, (height, width) = inputs.arrays["train"], recipe.data.size
+    top, left = (train.images.shape[1] - height) // 2, (train.images.shape[2] - width) // 2
+    middle = (slice(None), slice(top, top + height), slice(left, left + width))
+    return SegmentationArrays(train.stems, train.images[middle], train.masks[middle])
 
 
 def load_inputs(recipe: Recipe, data: str | Path | None, model: str | Path | None, folder: Path) -> Inputs:
@@ -165,6 +166,7 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         InputError: when loss, optimizer, augmentation, pruning or channel removal cannot be built.
     """
     steps = steps_per_epoch(len(inputs.arrays["train"]), recipe.data.batch_size)
+    _check_calibration(recipe, inputs)
     build_recipe_loss(recipe, inputs)
     build_recipe_augmentation(recipe, inputs)
     for name in ("training", "pruning", "fine_tuning", "channels", "quantization"):
@@ -189,6 +191,17 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
         with located("channels"):
             remove(model, check=False)
     return Plans(regularize, controller, remove)
+
+
+def _check_calibration(recipe: Recipe, inputs: Inputs) -> None:
+    calibrated = [name for name in recipe.export.schemes if SCHEMES[name].calibrated]
+    count = len(inputs.arrays["train"])
+    if calibrated and count < MINIMUM_CALIBRATION:
+        raise InputError(
+            f"export.schemes: {', '.join(calibrated)} takes its ranges from at least {MINIMUM_CALIBRATION} train "
+            f"pictures, and there are {count}; add pictures, turned ones with data.copies: [horizontal, vertical], "
+            "or export other schemes, such as [float32, dynamic_int8]"
+        )
 
 
 def _regularize(section: Regularization, steps: int, model: Any, *, first: bool) -> Any:
@@ -267,7 +280,7 @@ def _remove(
         loss=loss,
         measures=build_measures(
             section.scheme,
-            calibration=spread(calibration_images(recipe, inputs), _MEASURED_ON),
+            calibration=spread(train_at_net_size(recipe, inputs).images, _MEASURED_ON),
             head=recipe.export.head,
             threads=recipe.verification.threads,
         ),

@@ -18,7 +18,7 @@ from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
 from tfprune.recipe.sections import ROUNDS, Channels, Recipe
-from tfprune.run.inputs import Inputs, selection_of
+from tfprune.run.inputs import Inputs, selection_of, train_at_net_size
 from tfprune.run.measures import activation_value_bytes
 from tfprune.training.distillation import distill
 from tfprune.training.stage import StageResult
@@ -164,7 +164,7 @@ class Shrinker:
 
     def _recover(self, name: str, section: Channels, model: Any) -> StageResult:
         """Train a smaller net in place, from statistics that fit it."""
-        train = self.inputs.arrays["train"]
+        train = train_at_net_size(self.recipe, self.inputs)
         reestimate_batch_norm(model, evaluation_batches(train, batch_size=self.recipe.data.batch_size))
         return self.run_stage(name, section, self._with_teacher(model))
 

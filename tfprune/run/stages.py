@@ -17,7 +17,14 @@ from tfprune.recipe.sections import Recipe, Training
 from tfprune.records import write_json
 from tfprune.regularization.attaching import PenaltyLog
 from tfprune.run.folder import save_model, shared_stage
-from tfprune.run.inputs import Inputs, Plans, build_recipe_augmentation, build_recipe_loss, stage_optimizer
+from tfprune.run.inputs import (
+    Inputs,
+    Plans,
+    build_recipe_augmentation,
+    build_recipe_loss,
+    stage_optimizer,
+    train_at_net_size,
+)
 from tfprune.training.distribution import build_strategy, shard_batches
 from tfprune.training.stage import StageResult, fit_stage
 from tfprune.training.unfreezing import encoder_groups, only_open
@@ -149,7 +156,7 @@ def prune_stages(
     recipe: Recipe, controller: MaskController, inputs: Inputs, run_stage: Callable[..., StageResult]
 ) -> list[StageResult]:
     """Ramp the masks up, take the batch-norm statistics anew, then fine-tune at fixed masks."""
-    train = inputs.arrays["train"]
+    train = train_at_net_size(recipe, inputs)
     ramp_end = -(-controller.last_step // steps_per_epoch(len(train), recipe.data.batch_size))
     callbacks = [controller.callback()]
     stages = [
