@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfprune.cli.given import picture_size
+from tfprune.errors import InputError
+
 
 def tfprune(*arguments, cwd=None):
     """Run the command line in a process of its own."""
@@ -176,6 +179,15 @@ def test_a_keras_model_is_judged_and_shown_as_its_float32_file(finished, tmp_pat
     picture = next((finished / "data" / "test" / "images").iterdir())
     result = tfprune("predict", dense, picture, "--out", tmp_path / "out", "--classes", "sound,rust")
     assert result.returncode == 0 and "rust" in result.stdout, result.stderr
+
+
+def test_a_model_for_pictures_of_any_size_needs_to_be_told_one():
+    from tfprune.keras import keras
+
+    net = keras.Sequential([keras.Input((None, None, 3)), keras.layers.Conv2D(2, 1)])
+    with pytest.raises(InputError, match=r"^m.keras takes pictures of any size; .*--size H W$"):
+        picture_size("m.keras", net, None)
+    assert picture_size("m.keras", net, (32, 48)) == (32, 48)
 
 
 def test_code_in_a_model_file_runs_with_trust_only(tmp_path):

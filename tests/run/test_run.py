@@ -13,11 +13,13 @@ import pytest
 
 from tfprune.architectures.files import load_model
 from tfprune.errors import InputError
+from tfprune.keras import keras
 from tfprune.recipe import check_recipe
 from tfprune.records import read_json
-from tfprune.run import calibrate, run_recipe
+from tfprune.run import calibrate, export_variants, run_recipe
 from tfprune.run.inputs import build_dense, check_stages, load_inputs, train_at_net_size
 from tfprune.run.stages import prune_stages
+from tfprune.verification.footprint import measure_footprint
 
 
 def test_a_run_leaves_what_the_design_says(finished):
@@ -212,6 +214,22 @@ def test_statistics_and_ranges_are_those_of_pictures_at_the_nets_size(tmp_path, 
     prune_stages(recipe, controller, inputs, lambda *stage, **options: None)
     assert statistics and not any(np.all(weight.numpy() == 1) for weight in statistics)
     assert calibrate(recipe, dense, inputs, tmp_path).shape == (16, 32, 32, 3)
+
+
+def test_a_model_for_pictures_of_any_size_is_shrunk_and_exported_at_the_recipes(tmp_path, tiny_recipe):
+    image = keras.Input((None, None, 3))
+    x = keras.layers.Conv2D(16, 3, padding="same", activation="relu")(image)
+    keras.Model(image, keras.layers.Conv2D(2, 1)(x)).save(tmp_path / "any.keras")
+    channels = {"epochs": 1, "budget": "macs<=0.6x, file_bytes<=0.9x", "scheme": "float32", "multiple_of": 1}
+    recipe = {"name": "any", "data": tiny_recipe["data"], "channels": channels, "export": {"schemes": ["float32"]}}
+    recipe = check_recipe(recipe)
+    inputs = load_inputs(recipe, None, tmp_path / "any.keras", tmp_path)
+    dense = build_dense(recipe, inputs, tmp_path / "any.keras")
+    shrunk = check_stages(recipe, inputs, dense).remove(dense).model
+    files = export_variants(recipe, {"dense": dense, "shrunk": shrunk}, inputs, None, tmp_path)
+    costs = [measure_footprint(file.path) for file in files]
+    assert costs[0].macs == 32 * 32 * 16 * (27 + 2) and costs[1].macs <= 0.6 * costs[0].macs
+    assert costs[1].file_bytes <= 0.9 * costs[0].file_bytes
 
 
 def test_samples_line_up_with_the_rows(finished):

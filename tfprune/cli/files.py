@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from tfprune.cli.given import describe_calibration, describe_kept, tflite_files
+from tfprune.cli.given import describe_calibration, describe_kept, picture_size, tflite_files
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
     MIN_PIXELS,
@@ -85,12 +85,10 @@ def export(
     from tfprune.quantization.training import is_quantized
 
     loaded = load_model(model, trust=trust)
+    taken = picture_size(model, loaded, size)
     names, pictures = classes.split(",") if classes else None, None
     if data is not None:
-        height, width, channels = picture_shape(loaded)
-        taken = size or (height, width)
-        if None in taken:
-            raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
+        channels = picture_shape(loaded)[-1]
         names, train = read_calibration(data, size=taken, channels=channels, class_names=names)
         if look_up("scheme", scheme, SCHEMES, "--scheme").calibrated and not is_quantized(loaded):
             chosen = choose_calibration(

@@ -23,7 +23,7 @@ def tflite_files(
     if not keras_models:  # nothing here needs TensorFlow
         yield list(given)
         return
-    from tfprune.architectures.files import load_model, picture_shape
+    from tfprune.architectures.files import load_model
     from tfprune.export.conversion import export_tflite
     from tfprune.quantization.training import is_quantized
 
@@ -31,7 +31,7 @@ def tflite_files(
         files = {path: path for path in given}
         for path in keras_models:
             loaded = load_model(path, trust=trust)
-            picture_shape(loaded)
+            picture_size(path, loaded, size)
             names = class_names() or [f"class_{index}" for index in range(max(2, loaded.output_shape[-1]))]
             scheme = "int8" if is_quantized(loaded) else "float32"
             files[path] = Path(folder) / f"{path.stem}_{scheme}.tflite"
@@ -59,8 +59,8 @@ def with_float_curve(
     if not (model.is_dir() or model.suffix in SUFFIXES):
         raise InputError(f"--keep-float makes int8 files of a Keras model, and {model} is none; give the .keras file")
     loaded = load_model(model, trust=trust)
-    height, width, channels = picture_shape(loaded)
-    names, train = read_calibration(data, size=size or (height, width), channels=channels, split_file=split_file)
+    taken, channels = picture_size(model, loaded, size), picture_shape(loaded)[-1]
+    names, train = read_calibration(data, size=taken, channels=channels, split_file=split_file)
     chosen = choose_calibration(train.images, train.masks, class_names=names, model=loaded)
     click.echo(describe_calibration(chosen.record), err=True)
     options = {"class_names": names, "input_size": size}
@@ -77,6 +77,21 @@ def with_float_curve(
         for kept, path in enumerate(files[1:-1]):
             export_tflite(loaded, path, keep_float=operators[:kept], **integer)
         yield files
+
+
+def picture_size(path: Path, model: Any, size: tuple[int, int] | None) -> tuple[int, int]:
+    """Return the height and width of the pictures that a model's file is to take.
+
+    Raises:
+        InputError: when the model leaves them open, and nobody says.
+    """
+    from tfprune.architectures.files import picture_shape
+    from tfprune.errors import InputError
+
+    height, width, _ = picture_shape(model)
+    if size is None and None in (height, width):
+        raise InputError(f"{path} takes pictures of any size; say which the file should take: --size H W")
+    return size or (height, width)
 
 
 def describe_kept(row: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from tfprune.cli.given import picture_size
 from tfprune.cli.options import MODEL, SIZE, TRUST
 
 
@@ -126,13 +127,11 @@ def _advice_table(name: str, advice: Any) -> Any:
 
 def _export(model: Path, path: Path, *, scheme: str, head: str, size: tuple[int, int] | None, trust: bool) -> None:
     """Write a file with the operators of a trained one."""
-    from tfprune.architectures.files import load_model, picture_shape
-    from tfprune.errors import InputError
+    from tfprune.architectures.files import load_model
     from tfprune.targets.advice import export_untrained
 
     loaded = load_model(model, trust=trust)
-    if None in (size or picture_shape(loaded)[:2]):
-        raise InputError(f"{model} takes pictures of any size; say which the file should take: --size H W")
+    picture_size(model, loaded, size)
     export_untrained(loaded, path, scheme=scheme, head=head, input_size=size)
 
 

@@ -221,6 +221,7 @@ def export_variants(
                     calibration=pictures,
                     clip=recipe.export.clip if calibrated else 0.0,
                     keep_float=recipe.export.keep_float if calibrated and row.activations == "int8" else 0,
+                    input_size=tuple(recipe.data.size),
                 )
             files.append(ExportedFile(variant, scheme, path))
     return files

@@ -282,8 +282,10 @@ def _remove(
             section.scheme,
             calibration=spread(train_at_net_size(recipe, inputs).images, _MEASURED_ON),
             head=recipe.export.head,
+            input_size=tuple(recipe.data.size),
             threads=recipe.verification.threads,
         ),
+        input_size=tuple(recipe.data.size),
         value_bytes=activation_value_bytes(section.scheme),
         check=check,
     )

@@ -66,7 +66,7 @@ class Shrinker:
     def controls(self, model: Any, shrunk: Any) -> dict[str, tuple[Any, StageResult]]:
         """Return the controls of the recipe: name -> net and stage, at the MACs of the shrunk net."""
         section = self.recipe.channels
-        budget = (Bound("macs", float(measure_cost(shrunk).macs)),)
+        budget = (Bound("macs", float(self._cost(shrunk).macs)),)
         equal = replace(selection_of(section), ratio=None, budget=budget, per_cost=None)
         made = {}
         for name in self.recipe.controls:
@@ -89,7 +89,7 @@ class Shrinker:
         section = self.recipe.channels
         rounds = section.rounds or ROUNDS
         target = self.remove(model)
-        before, after = measure_cost(model), measure_cost(target.model)
+        before, after = self._cost(model), self._cost(target.model)
         early = max(1, section.epochs // 2 // (rounds - 1))
         stages = []
         for number in range(1, rounds + 1):
@@ -177,6 +177,9 @@ class Shrinker:
     def _with_teacher(self, model: Any) -> Any:
         given = self.recipe.channels.distillation
         return model if given is None else distill(model, self.dense, **given.model_dump())
+
+    def _cost(self, model: Any) -> Cost:
+        return measure_cost(model, input_size=tuple(self.recipe.data.size))
 
     def _save(self, plan: Plan, name: str) -> None:
         plan.save(self.folder / "records" / f"{name}.json")
