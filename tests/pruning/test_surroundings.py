@@ -219,6 +219,20 @@ def test_a_loop_of_ones_own_equals_fit(discs, criterion):
     assert controller.total_sparsity() == with_fit.total_sparsity()
 
 
+def test_strip_warns_of_masks_that_have_not_closed(discs):
+    controller = MaskController(tiny_net(), build_schedule("linear", 0.8, begin_step=0, end_step=6, prunes=6))
+    optimizer = keras.optimizers.SGD(0.01)
+    for step in (1, 2, 3):
+        controller.update(step, optimizer)
+    with pytest.warns(UserWarning, match=r"at 40.0% zeros after step 3, and the schedule ends at 80.0%"):
+        controller.strip()
+    images, masks = discs
+    controller.model.compile("adam", loss())
+    controller.model.fit(images, masks, batch_size=16, epochs=1, verbose=0)  # goes on where the loop was
+    controller.strip()
+    assert controller.total_sparsity() == pytest.approx(0.8, abs=1e-3)
+
+
 def test_a_loop_that_gathers_nothing_is_told(discs):
     controller = masked(criterion="taylor")
     with pytest.raises(InputError, match=r"controller\.gather"):

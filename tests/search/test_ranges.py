@@ -83,6 +83,7 @@ def test_values_go_to_their_paths_and_mappings_are_merged():
         ),
         ("0.9}", "1.5}", "pruning.final_sparsity is 1.5: input should be less than 1 (a fraction of zeros"),
         ("high: 0.9}", "high: 0.4}", "low is 0.5 and high is 0.4; low must be below high"),
+        ("{low: 0.5, high", "{lowest: 0.5, high", "lowest: unknown key; did you mean 'low'? Accepted: choice, low"),
         ("{low: 0.5, high: 0.9}", "{low: 0.5}", "give either a choice, such as {choice: [8, 16]}, or both ends"),
         ("{low: 0.5, high: 0.9}", "{low: 0.0, high: 0.9, log: true}", "a range by factors (log) starts above 0"),
         ("oracle: random", "oracle: grid", "the grid oracle needs to know how many numbers to try; add steps"),

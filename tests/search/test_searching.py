@@ -9,9 +9,12 @@ from itertools import product
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from tfprune.cli import commands
 from tfprune.errors import InputError
 from tfprune.recipe.search import Search
+from tfprune.search.functions import search_function
 from tfprune.search.searching import Task, run_trial, search
 from tfprune.search.trials import RejectedTrial, TrialRecord, find_limits, load_trials, score_trial
 
@@ -132,6 +135,61 @@ def test_a_wrong_combination_fails_and_the_others_go_on(tmp_path):
 def test_a_search_whose_first_trials_all_fail_stops(tmp_path):
     with pytest.raises(InputError, match=r"first 3 trials failed; trial_0002: the trial's figures lack file_bytes"):
         search(task(tmp_path, lambda values, folder: {"iou": 0.5}))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"iou": float("nan"), "file_bytes": 1.0}, "iou is nan; accepted are finite numbers"),
+        ({"iou": "high", "file_bytes": -1.0}, "iou is 'high', file_bytes is -1.0; accepted"),
+        (0.5, "the trial gave 0.5; it has to give its figures by name"),
+    ],
+)
+def test_figures_that_are_no_numbers_fail_the_trial_and_end(tmp_path, given, said):
+    with pytest.raises(InputError, match=said):
+        search(task(tmp_path, lambda values, folder: given))
+    assert [record.status for record in load_trials(tmp_path)] == ["failed"] * 3
+
+
+def test_a_function_may_change_the_values_it_is_given(tmp_path):
+    def careless(values, folder):
+        figures = made_up(values, folder)
+        values.clear()
+        return figures
+
+    assert all(record.values for record in search(task(tmp_path, careless)))
+
+
+FUNCTION = {"oracle": "random", "trials": 3, "quality": "iou", "costs": {"file_bytes": 0.0}, "ranges": RANGES}
+
+
+def test_a_stopped_search_of_a_function_shows_what_it_found(tmp_path):
+    def stops(values, folder):
+        if folder.name == "trial_2":
+            raise KeyboardInterrupt
+        return made_up(values, folder)
+
+    with pytest.raises(KeyboardInterrupt):
+        search_function(stops, FUNCTION, tmp_path, say=lambda text: None)
+    assert "2 trials have ended" in (tmp_path / "search.html").read_text()
+    shown = CliRunner().invoke(commands, ["search", "show", str(tmp_path)])
+    assert shown.exit_code == 0 and "2 trials have ended" in shown.output
+
+
+def test_other_settings_in_the_folder_of_a_function_are_refused(tmp_path):
+    def quiet(**changes):
+        return search_function(made_up, {**FUNCTION, **changes}, tmp_path, say=lambda text: None)
+
+    assert len(quiet()) == 3
+    with pytest.raises(InputError, match=r"holds a search with other settings \(ranges\)"):
+        quiet(ranges={**RANGES, "width": {"choice": [80, 120, 160]}})
+    assert len(quiet(trials=4)) == 4
+
+
+def test_hyperband_over_a_function_asks_for_its_epochs(tmp_path):
+    with pytest.raises(InputError, match="hyperband needs most_epochs"):
+        hyperband = {**FUNCTION, "oracle": "hyperband", "trials": None, "resource": "training.epochs"}
+        search_function(made_up, hyperband, tmp_path)
 
 
 def test_an_error_of_the_program_is_no_failed_trial(tmp_path):

@@ -13,6 +13,7 @@ from tfprune.keras import keras, tf
 from tfprune.targets import TARGETS, rules
 from tfprune.targets.lint import gathered, lint_file
 from tfprune.verification.graph import read_operators
+from tfprune.verification.runtimes import open_runtime
 
 L = keras.layers
 SIZE = 32
@@ -199,6 +200,28 @@ def test_a_plain_unet_maps_wherever_nothing_is_wrong_with_it(folder, target):
         target,
     )
     assert not verdict.findings and len(verdict.operators) > 5
+
+
+def test_weights_in_float16_do_not_run_on_micro_and_do_elsewhere(folder):
+    path = written(folder, "halves", net(lambda x: x), scheme="float16")
+    verdict = lint_file(path, "tflm")
+    assert {verdict.operators[place] for place in verdict.unmapped} == {"DEQUANTIZE"}
+    assert verdict.findings[0].way_out == "export with --scheme float32 or int8"
+    assert lint_file(path, "android-gpu").unmapped == set()
+    with pytest.raises(InputError):  # what the lint says, Micro itself says too
+        open_runtime(path, runtime="micro")
+
+
+@pytest.mark.parametrize("target", ["android-cpu", "android-gpu", "android-sparse", "x86-cpu", "coral", "tflm"])
+def test_tensorflows_own_operators_run_on_no_accelerator(folder, target):
+    path = folder / "flex.tflite"
+    if not path.exists():
+        count = tf.function(tf.strings.length, input_signature=[tf.TensorSpec([1], tf.string)])
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([count.get_concrete_function()])
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS, tf.lite.OpsSet.SELECT_TF_OPS]
+        path.write_bytes(converter.convert())
+    verdict = lint_file(path, target)
+    assert verdict.operators == ("FlexStringLength",) and verdict.unmapped == {0}
 
 
 def test_weights_that_do_not_fit_on_coral_are_noted(folder):

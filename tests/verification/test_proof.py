@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.export.nets import NETS, class_names, classes_of_logits, exported, logits_of, pictures
+from tests.export.nets import NETS, class_names, classes_of_logits, exported, logits_of, pictures, without_card
 from tfprune.errors import InputError
 from tfprune.verification.benching import bench_files
 from tfprune.verification.proof import ExportedFile, prove_files
@@ -64,3 +64,8 @@ def test_files_are_timed_against_the_first():
     assert second["input_size"] == [32, 32] and second["runtime"].endswith("1 thread")
     with pytest.raises(InputError, match="given twice"):
         bench_files([files[0], files[0]])
+
+
+def test_a_float_file_of_another_tool_is_timed(tmp_path):
+    path = without_card(exported("plain", 3, "float32", "logits"), tmp_path / "foreign.tflite")
+    assert bench_files([path], runs=3)["rows"][0]["latency"]["median_ms"] > 0

@@ -107,6 +107,9 @@ def _show(folder: Path) -> None:
     from tfprune.report.search import summarise_search, write_search_page
     from tfprune.search.fronts import load_searched, write_search_record
 
+    if (folder / "settings.json").exists():  # of a function of one's own, whose search writes record and page
+        Console(highlight=False).print(summarise_search(folder))
+        return
     recipe = load_searched(folder)
     about = {"purpose": recipe.about.purpose, "command": recipe.about.command}
     write_search_record(folder, recipe.search, name=recipe.name, **about)

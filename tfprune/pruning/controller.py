@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -292,6 +293,7 @@ class MaskController:
             self._set_masks(self.sparsity_at[max(due)], optimizer, steps=after - earlier)
         elif not holds_zeros(optimizer):
             self.bake()
+        self.model.mask_step.assign(after)  # `fit` has counted it; a loop of one's own has not
         return bool(due)
 
     def _set_masks(self, sparsity: float, optimizer: Any, *, steps: int) -> None:
@@ -319,7 +321,20 @@ class MaskController:
             layer.zero_masked()
 
     def strip(self) -> Any:
-        """Return a new plain model with the zeros in its weights: outputs equal the masked model's bit for bit."""
+        """Return a new plain model with the zeros in its weights: outputs equal the masked model's bit for bit.
+
+        Warns when the schedule has not ended: fewer zeros than it asks for are what an early stop leaves, and
+        weights that `EarlyStopping(restore_best_weights=True)` took from before the end.
+        """
+        step = int(self.model.mask_step.numpy())
+        reached = max((sparsity for due, sparsity in self.sparsity_at.items() if due <= step), default=0.0)
+        if reached < self.final_sparsity:
+            warnings.warn(
+                f"the masks of '{self.model.name}' are at {reached:.1%} zeros after step {step}, and the schedule ends "
+                f"at {self.final_sparsity:.1%} after step {self.last_step}. Train on until then, and restore no "
+                "weights from before (EarlyStopping: start_from_epoch, or restore_best_weights=False)",
+                stacklevel=2,
+            )
         self.bake()
         return unwrap_model(self.model)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -61,12 +61,15 @@ def explain_fault(item: Any, content: dict[str, Any], where: str | None, node: A
 
 def _section_of(keys: Sequence[Any]) -> type[BaseModel] | None:
     section: Any = Recipe
-    for key in keys:
+    names = iter(keys)
+    for key in names:
         annotation = section.model_fields[key].annotation
         options = getattr(annotation, "__args__", (annotation,))
         section = next((option for option in options if isinstance(option, type) and issubclass(option, Section)), None)
         if section is None:
             return None
+        if get_origin(annotation) is dict:
+            next(names, None)  # a name of the user's, such as the path of a range
     return section
 
 

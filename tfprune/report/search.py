@@ -31,7 +31,9 @@ def read_search(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "records" / "search.json"
     if not path.exists():
-        raise InputError(f"{folder} holds no record of a search; `tfprune search show {folder}` writes it")
+        raise InputError(
+            f"{folder} holds no record of a search; it is written when the search stops, or by `tfprune search show`"
+        )
     return read_json(path)
 
 

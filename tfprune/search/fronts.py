@@ -90,7 +90,7 @@ def load_searched(folder: str | Path) -> Recipe:
     path = Path(folder) / "recipe.yaml"
     recipe = load_recipe(path) if path.exists() else None
     if recipe is None or recipe.search is None:
-        raise InputError(f"{folder} is not the folder of a search; `tfprune search run` writes one")
+        raise InputError(f"{folder} is not the folder of a recipe's search; `tfprune search run` writes one")
     return recipe
 
 

@@ -6,7 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tfprune.errors import InputError
 from tfprune.recipe import check_search
+from tfprune.recipe.search import Search
+from tfprune.records import plain, read_json, write_json
 from tfprune.report.search import write_search_page
 from tfprune.search.fronts import write_search_record
 from tfprune.search.searching import RunTrial, Task, search
@@ -33,7 +36,7 @@ def search_function(
             those of the ranges, `folder` is the trial's own. An `InputError` says that the values do not go
             together; `tfprune.search.trials.RejectedTrial` that a constraint is broken before any training.
         settings: what the section `search` of a recipe holds; paths are names of your own.
-        folder: of the search. A second start with the same settings goes on there.
+        folder: of the search. A second start with the same settings, or with more `trials`, goes on there.
         seed: of the oracle.
         workers: trials at a time, in processes of their own; `run` must then be importable, and the script guarded
             by `if __name__ == "__main__"`.
@@ -42,13 +45,36 @@ def search_function(
         say: called with one line of text as a trial starts and ends.
 
     Raises:
-        InputError: when the settings are wrong, the first trials all fail, or MLflow cannot be reached.
+        InputError: when the settings are wrong or not those of the search in the folder, the first trials all fail,
+            or MLflow cannot be reached.
     """
     chosen, folder = check_search(settings), Path(folder)
+    if chosen.resource is not None and most_epochs is None:
+        raise InputError("hyperband needs most_epochs, the epochs of a trial that gets all of the resource")
+    _claim(folder, chosen, seed=seed, most_epochs=most_epochs)
     task = Task(chosen, run, folder, find_limits(chosen), seed, most_epochs, say)
     if mlflow is not None:
         task = log_as_they_end(task, mlflow)
-    records = search_with_workers(task, workers) if workers > 1 else search(task)
-    write_search_record(folder, chosen, name=folder.name)
-    write_search_page(folder)
-    return records
+    try:
+        return search_with_workers(task, workers) if workers > 1 else search(task)
+    finally:  # also of a search that was stopped
+        write_search_record(folder, chosen, name=folder.name)
+        write_search_page(folder)
+
+
+def _claim(folder: Path, chosen: Search, **rest: Any) -> None:
+    """Note the settings of a new search; refuse others than those noted, as their trials would mix.
+
+    Raises:
+        InputError: with the names of what differs.
+    """
+    path = folder / "settings.json"
+    asked = plain({**chosen.model_dump(mode="json", exclude={"trials"}), **rest})
+    noted = read_json(path) if path.exists() else asked
+    others = [name for name in asked if asked[name] != noted.get(name)]
+    if others:
+        raise InputError(
+            f"{folder} holds a search with other settings ({', '.join(others)}); give those it was started with, "
+            "or another folder"
+        )
+    write_json(path, asked)

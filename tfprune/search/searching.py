@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sys
 import tempfile
@@ -109,8 +110,7 @@ def run_trial(task: Task, name: str, positions: Mapping[str, Any], worker: str) 
     task.say(f"{name}: {describe_values(values)}")
     ending: dict[str, Any]
     try:
-        figures = dict(task.run(values, folder))
-        check_figures(task.settings, task.limits, figures)
+        figures = check_figures(task.settings, task.limits, task.run(copy.deepcopy(values), folder))
         ending = {"status": FINISHED, "figures": figures, "broken": find_broken(task.limits, figures)}
     except RejectedTrial as rejection:
         broken = find_broken(task.limits, rejection.figures)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -121,15 +122,29 @@ def explain_broken(limits: Mapping[str, tuple[str, float]], figures: Mapping[str
     )
 
 
-def check_figures(settings: Search, limits: Mapping[str, Any], figures: Mapping[str, Any]) -> None:
-    """Refuse the figures of a trial that lack something the search asks for.
+def check_figures(settings: Search, limits: Mapping[str, Any], figures: Any) -> dict[str, Any]:
+    """Return the figures of a trial, when they tell all that the search asks for.
 
     Raises:
-        InputError: with the names.
+        InputError: when a name is absent, or its figure is neither None nor a finite number; an oracle that is told
+            of a NaN asks for the trial again, without end.
     """
-    absent = [name for name in dict.fromkeys((settings.quality, *settings.costs, *limits)) if name not in figures]
+    if not isinstance(figures, Mapping):
+        raise InputError(f"the trial gave {figures!r}; it has to give its figures by name, a dict")
+    asked = dict.fromkeys((settings.quality, *settings.costs, *limits))
+    absent = [name for name in asked if name not in figures]
     if absent:
         raise InputError(f"the trial's figures lack {', '.join(absent)}; it gave {', '.join(figures) or 'none'}")
+    wrong = [f"{name} is {figures[name]!r}" for name in asked if not _is_figure(name, figures[name], settings)]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}; accepted are finite numbers (costs from 0), or None")
+    return dict(figures)
+
+
+def _is_figure(name: str, value: Any, settings: Search) -> bool:
+    if value is None:
+        return True
+    return isinstance(value, Real) and math.isfinite(value) and (name == settings.quality or value >= 0)
 
 
 def score_trial(settings: Search, record: TrialRecord) -> float:

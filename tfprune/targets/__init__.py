@@ -110,7 +110,7 @@ _ETHOS_U85_RULES = (
     rules.softmax_over_at_most(pixels=65_536),
 )
 _CHANNELS_ALONE = Pays("nothing", "nothing", "file and time")
-_XNNPACK = (rules.has_fixed_shapes, rules.has_no_islands)
+_XNNPACK = (rules.has_fixed_shapes, rules.has_no_flex, rules.has_no_islands)
 
 
 def _ethos_u(name: str, summary: str, own: tuple[Rule, ...], *, pattern: str) -> Target:
@@ -144,7 +144,7 @@ TARGETS: dict[str, Target] = {
         "Android's GPU delegate, as TensorFlow's analyzer knows it",
         ("GPU", "CPU"),
         "float16",
-        (rules.has_fixed_shapes, rules.rank_at_most(4)),
+        (rules.has_fixed_shapes, rules.has_no_flex, rules.rank_at_most(4)),
         Pays("nothing known", "nothing known", "file and arithmetic; time was not measured"),
         asks=ask_gpu_delegate,
     ),
@@ -185,6 +185,7 @@ TARGETS: dict[str, Target] = {
         (
             rules.has_fixed_shapes,
             rules.has_no_mixed_weights,
+            rules.unpacks_integers_alone,
             rules.has_no_islands,
             rules.runs_only(_TFLM, "TensorFlow Lite Micro"),
         ),

@@ -135,6 +135,22 @@ def has_no_mixed_weights(operator: Operator) -> Fault | None:
 
 
 @each
+def unpacks_integers_alone(operator: Operator) -> Fault | None:
+    """Refuse weights that are stored in float16 and unpacked when the net runs."""
+    if operator.name == "DEQUANTIZE" and operator.inputs[0].dtype == "FLOAT16":
+        return "unpacks float16, and integers alone are unpacked here", "export with --scheme float32 or int8"
+    return None
+
+
+@each
+def has_no_flex(operator: Operator) -> Fault | None:
+    """Refuse operators of TensorFlow's own, which the Flex delegate computes on the CPU."""
+    if operator.name.startswith("Flex"):
+        return "is an operator of TensorFlow: the app has to ship the Flex delegate", "replace the layer it comes from"
+    return None
+
+
+@each
 def has_fixed_shapes(operator: Operator) -> Fault | None:
     """Refuse tensors of open shape."""
     if any(-1 in tensor.shape for tensor in operator.outputs):

@@ -171,8 +171,9 @@ def _guess_head(output: TensorInfo, head: str | None, path: Path) -> str:
     if output.scale == 1 / 256:
         return "probabilities"
     raise InputError(
-        f"{path} has no card and one output channel: give head='probabilities' (class 1 above .5) or "
-        "head='logits' (class 1 above 0)"
+        f"{path} has no card and one output channel: in Python, give open_runtime head='probabilities' (class 1 above "
+        ".5) or head='logits' (class 1 above 0). The command line takes its Keras model, or the file that "
+        "`tfprune export MODEL` makes of it"
     )
 
 
@@ -185,6 +186,7 @@ def _guess_preprocessing(
     if taken.dtype in ("uint8", "int8"):
         return None
     raise InputError(
-        f"{path} has no card and takes {taken.dtype}: give preprocessing=(scale, offset), "
-        "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1)"
+        f"{path} has no card and takes {taken.dtype}: in Python, give open_runtime preprocessing=(scale, offset), "
+        "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1). The command line takes its Keras model, "
+        "or the file that `tfprune export MODEL --scale ... --offset ...` makes of it"
     )
