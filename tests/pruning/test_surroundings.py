@@ -390,6 +390,14 @@ def test_norm_statistics_are_the_exact_averages_of_all_batches(discs):
     )
 
 
+def test_pictures_that_are_no_batches_or_never_end_are_refused(discs):
+    images = discs[0]
+    with pytest.raises(InputError, match=r"a batch of shape \(32, 32, 3\); hand it batches"):
+        reestimate_batch_norm(tiny_net(), images)
+    with pytest.raises(InputError, match="a dataset without end"):
+        reestimate_batch_norm(tiny_net(), tf.data.Dataset.from_tensor_slices(images).batch(8).repeat())
+
+
 def test_statistics_taken_anew_mend_a_masked_net(discs):
     controller = masked(granularity="filter", final=0.5, steps=1, prunes=1)
     train(controller, discs, steps=1, optimizer=keras.optimizers.SGD(0.0))

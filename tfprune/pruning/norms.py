@@ -26,8 +26,10 @@ def reestimate_batch_norm(model: Any, batches: Iterable[Any]) -> int:
         batches: images (N, H, W, C), or tuples that begin with them; finite.
 
     Raises:
-        InputError: when there are no batches.
+        InputError: when there are no batches, single pictures instead, or no end of them.
     """
+    if isinstance(batches, tf.data.Dataset) and batches.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise InputError("reestimate_batch_norm was given a dataset without end; leave out its repeat(), or take(n)")
     layers = list(model._flatten_layers())
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable]
     if not norms:
@@ -67,6 +69,11 @@ def _sum_statistics(
     try:
         for batch in batches:
             pictures = tf.convert_to_tensor(batch[0] if isinstance(batch, tuple | list) else batch)
+            if pictures.shape.rank != 4:
+                raise InputError(
+                    f"reestimate_batch_norm was given a batch of shape {tuple(pictures.shape)}; hand it batches "
+                    "(N, H, W, C), such as a dataset, or [images] for an array that fits into memory at once"
+                )
             # With momentum 0 the moving statistics are those of this batch.
             forward(pictures)
             count = int(pictures.shape[0])
