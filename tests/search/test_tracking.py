@@ -79,11 +79,26 @@ def test_each_trial_is_logged_once_and_a_half_logged_one_anew(tmp_path, store):
     assert log_trials(store, folder) == 4 and log_trials(store, folder) == 0
     client = MlflowClient(tracking_uri=store)
     experiment = client.get_experiment_by_name("walls").experiment_id
+    ended = {record.trial: record.ended for record in load_trials(folder)}["trial_0001"]
     client.delete_run(runs_of(store, "walls")["trial_0001"].info.run_id)
-    client.create_run(experiment, run_name="trial_0001")  # killed before its figures came
-    assert log_trials(store, folder) == 1
+    client.create_run(
+        experiment, run_name="trial_0001", tags={"tfprune.ended": ended}
+    )  # killed before its figures came
+    assert log_trials(store, folder, []) == 0 and log_trials(store, folder) == 1
     assert runs_of(store, "walls")["trial_0001"].info.status in ("FINISHED", "FAILED")
     assert len(runs_of(store, "walls")) == 4
+
+
+def test_what_another_worker_is_logging_is_left_alone(tmp_path, store):
+    folder = tmp_path / "walls"
+    search_function(trained, SETTINGS, folder, say=lambda text: None)
+    first, second, *_ = load_trials(folder)
+    log_trials(store, folder, [first])
+    client = MlflowClient(tracking_uri=store)
+    experiment = client.get_experiment_by_name("walls").experiment_id
+    client.create_run(experiment, run_name="trial_0003", tags={"tfprune.ended": "2026-11-21 10:00:00"})
+    assert log_trials(store, folder, [second]) == 1
+    assert runs_of(store, "walls")["trial_0003"].info.status == "RUNNING"
 
 
 def test_another_search_of_the_same_name_is_logged_beside(tmp_path, store):

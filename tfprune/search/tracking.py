@@ -41,8 +41,9 @@ def log_trials(uri: str, folder: str | Path, records: Iterable[TrialRecord] | No
     with _client(uri) as client:
         found = client.get_experiment_by_name(folder.name)
         experiment = found.experiment_id if found else client.create_experiment(folder.name)
-        logged = set(_logged(client, experiment))
-        new = [record for record in records or load_trials(folder) if (record.trial, record.ended) not in logged]
+        runs = dict(_runs(client, experiment))
+        given = load_trials(folder) if records is None else records
+        new = [record for record in given if not _is_logged(client, runs.get((record.trial, record.ended)))]
         for record in new:
             _log(client, experiment, record, folder / "trials" / record.trial)
     return len(new)
@@ -84,19 +85,24 @@ def _client(uri: str) -> Iterator[Any]:
         ) from None
 
 
-def _logged(client: Any, experiment: str) -> Iterator[tuple[str, str]]:
-    """Return name and end of the trials that were logged; what a kill left unfinished is deleted."""
+def _runs(client: Any, experiment: str) -> Iterator[tuple[tuple[str, str], Any]]:
+    """Yield the runs of an experiment, each by name and end of its trial."""
     token = None
     while True:
         page = client.search_runs([experiment], page_token=token)
         for run in page:
-            if run.info.status in _STATUS.values():
-                yield run.info.run_name, run.data.tags.get(_ENDED, "")
-            else:
-                client.delete_run(run.info.run_id)
+            yield (run.info.run_name, run.data.tags.get(_ENDED, "")), run
         token = page.token
         if not token:
             return
+
+
+def _is_logged(client: Any, run: Any) -> bool:
+    """Return whether a trial has a run; one that a kill left unfinished is deleted, to be logged anew."""
+    if run is not None and run.info.status not in _STATUS.values():
+        client.delete_run(run.info.run_id)
+        return False
+    return run is not None
 
 
 def _log(client: Any, experiment: str, record: TrialRecord, folder: Path) -> None:
