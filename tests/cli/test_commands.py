@@ -98,6 +98,21 @@ def test_predict_writes_masks_of_the_pictures_own_size(model_file, tmp_path):
     assert "background" in result.stdout and "%" in result.stdout
 
 
+def test_predict_leaves_out_what_it_cannot_read_and_says_so(model_file, tmp_path):
+    folder = tmp_path / "walls"
+    folder.mkdir()
+    for name in ("a.png", "z.png"):
+        Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / name)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "empty.png").write_bytes(b"")
+    result = tfprune("predict", model_file, folder, "--out", tmp_path / "out")
+    assert result.returncode == 1
+    assert "broken.jpg: is not an image" in result.stderr and "empty.png: is empty" in result.stderr
+    assert result.stderr.splitlines()[-1] == "2 of 4 files could not be read; each is named above"
+    assert "2 masks in" in result.stdout
+    assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a.png", "z.png"}
+
+
 def test_export_writes_the_file_the_run_wrote(finished, tmp_path):
     out = tmp_path / "again.tflite"
     options = ("--data", finished / "data", "--out", out, "--c-array")

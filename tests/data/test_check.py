@@ -66,10 +66,11 @@ def plant_empty_file(folder: Path, stems: list[str]) -> tuple[str, str]:
     return "empty_file", f"train/images/{stems[7]}.jpg"
 
 
-def plant_cmyk(folder: Path, stems: list[str]) -> tuple[str, str]:
+def plant_floats(folder: Path, stems: list[str]) -> tuple[str, str]:
     path = folder / f"train/images/{stems[8]}.jpg"
-    Image.open(path).convert("CMYK").save(path)
-    return "unsupported_mode", f"train/images/{stems[8]}.jpg"
+    Image.open(path).convert("F").save(path.with_suffix(".tif"))
+    path.unlink()
+    return "unsupported_mode", f"train/images/{stems[8]}.tif"
 
 
 def plant_copy_in_test(folder: Path, stems: list[str]) -> tuple[str, str]:
@@ -87,7 +88,7 @@ FAULTS = [
     plant_text_file,
     plant_duplicate_stem,
     plant_empty_file,
-    plant_cmyk,
+    plant_floats,
     plant_copy_in_test,
 ]
 

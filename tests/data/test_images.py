@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tfprune.data.faults import FileFault
-from tfprune.data.images import read_image, read_mask
+from tfprune.data.images import open_picture, read_image, read_mask
 from tfprune.data.masks import ClassTable, build_class_table
 from tfprune.errors import InputError
 from tfprune.records import IGNORE_ID
@@ -133,9 +133,20 @@ def test_a_picture_cut_short_is_unreadable(tmp_path, suffix):
     assert caught.value.kind in ("unreadable", "not_an_image")
 
 
-def test_a_cmyk_picture_says_how_to_convert(tmp_path):
-    with pytest.raises(FileFault, match=r"colour mode CMYK.*convert\('RGB'\)"):
-        read_image(save(RGB, tmp_path / "a.jpg", "CMYK"), 3)
+@pytest.mark.parametrize("suffix", [".jpg", ".tif"])
+def test_cmyk_is_read_as_the_rgb_it_was_made_of(tmp_path, suffix):
+    flat = np.zeros((16, 16, 3), np.uint8) + np.array([200, 30, 90], np.uint8)
+    path = save(flat, tmp_path / f"a{suffix}", "CMYK")
+    assert open_picture(path).mode == "CMYK"
+    assert np.abs(read_image(path, 3).astype(int) - flat).max() <= 2
+    assert np.abs(read_image(path, 1)[..., 0].astype(int) - np.asarray(Image.fromarray(flat).convert("L"))).max() <= 2
+    with pytest.raises(FileFault, match="no colour table"):
+        read_mask(path, TWO)
+
+
+def test_a_picture_of_floats_says_how_to_convert(tmp_path):
+    with pytest.raises(FileFault, match=r"colour mode F.*convert\('RGB'\)"):
+        read_image(save(np.ones((2, 2), np.float32), tmp_path / "a.tif"), 3)
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tfprune.data.faults import FileFault
 from tfprune.errors import InputError
 from tfprune.report.predictions import find_images, read_frames, write_predictions
 from tfprune.report.tiles import classes_in_tiles
@@ -66,7 +67,7 @@ def video(tmp_path):
 @pytest.mark.parametrize("overlap", [None, 4])
 def test_a_video_gives_a_mask_per_frame(video, tmp_path, overlap):
     assert find_images([tmp_path]) == [video]
-    written = list(write_predictions([Model()], [video], tmp_path / "out", overlap=overlap))
+    written = list(write_predictions([Model()], video, tmp_path / "out", overlap=overlap))
     assert [(name, shares["bright"]) for name, shares in written] == [
         ("walk_000000", 0),
         ("walk_000001", 1),
@@ -76,12 +77,19 @@ def test_a_video_gives_a_mask_per_frame(video, tmp_path, overlap):
         assert mask.size == (48, 32) and set(np.unique(mask)) == {1}
 
 
+def test_pictures_of_one_name_are_refused(tmp_path):
+    for name in ("wall.png", "wall.jpg"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match="several pictures are named wall"):
+        find_images([tmp_path])
+
+
 def test_without_opencv_or_without_frames_there_is_one_message(tmp_path, monkeypatch):
     path = tmp_path / "walk.avi"
     path.write_bytes(b"no video")
     if "cv2" in sys.modules or pytest.importorskip("cv2"):
-        with pytest.raises(InputError, match="no frame"):
+        with pytest.raises(FileFault, match="no frame"):
             list(read_frames(path, 3))
     monkeypatch.setitem(sys.modules, "cv2", None)
-    with pytest.raises(InputError, match="pip install opencv-python-headless"):
+    with pytest.raises(FileFault, match="pip install opencv-python-headless"):
         list(read_frames(path, 3))

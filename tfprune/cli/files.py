@@ -179,7 +179,11 @@ def predict(
     IMAGES are pictures, videos (with OpenCV; frame by frame) or folders of
     them. Masks are index PNGs (pixel = class id) of the picture's own size;
     overlays show them on the picture. MODEL may be a Keras model.
+
+    What cannot be read is named and left out: then the exit code is 1.
     """
+    from tfprune.data.faults import FileFault
+    from tfprune.errors import FindingError
     from tfprune.report.predictions import find_images, write_predictions
     from tfprune.verification.answers import PostProcessing
     from tfprune.verification.runtimes import open_runtime
@@ -188,9 +192,15 @@ def predict(
     processing = PostProcessing(min_pixels, random_walker or None, blank_is_empty)
     with tflite_files([model, *others], lambda: names, size=size, trust=trust) as files:
         opened = [open_runtime(file, runtime=runtime, threads=threads, python=runtime_python) for file in files]
-        pictures = find_images(images)
-        count = 0
-        for picture, shares in write_predictions(opened, pictures, out, overlap=overlap, processing=processing):
-            click.echo(f"{picture}: " + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()))
-            count += 1
+        pictures, unread, count = find_images(images), 0, 0
+        for path in pictures:
+            try:
+                for name, shares in write_predictions(opened, path, out, overlap=overlap, processing=processing):
+                    click.echo(f"{name}: " + ", ".join(f"{label} {share:.1%}" for label, share in shares.items()))
+                    count += 1
+            except FileFault as fault:
+                click.echo(f"left out: {fault}", err=True)
+                unread += 1
     click.echo(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
+    if unread:
+        raise FindingError(f"{unread} of {len(pictures)} files could not be read; each is named above")

@@ -16,7 +16,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif")
 """File names that are taken for pictures, in lower case."""
 
 _GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L", "I;16N")
-_COLOUR = ("RGB", "RGBA")
+_COLOUR = ("RGB", "RGBA", "CMYK")
 _PALETTE = ("P", "PA")
 _EXIF_ORIENTATION = 274
 
@@ -25,7 +25,7 @@ def open_picture(path: str | Path) -> Image.Image:
     """Return the wholly decoded picture in the mode it is stored in.
 
     Raises:
-        FileFault: the file is missing, empty, no picture, cut short, or in a mode such as CMYK.
+        FileFault: the file is missing, empty, no picture, cut short, or in a mode such as LAB or 32-bit floats.
     """
     path = Path(path)
     try:
@@ -45,8 +45,8 @@ def open_picture(path: str | Path) -> Image.Image:
         raise FileFault(
             "unsupported_mode",
             path,
-            f"is stored in colour mode {picture.mode}; accepted are grey, palette and RGB, 8 or 16 bit. Convert it, "
-            f"for instance with Pillow: Image.open(path).convert('RGB').save(path)",
+            f"is stored in colour mode {picture.mode}; accepted are grey, palette, RGB and CMYK, 8 or 16 bit. "
+            f"Convert it, for instance with Pillow: Image.open(path).convert('RGB').save(path)",
         )
     return picture
 
@@ -54,7 +54,8 @@ def open_picture(path: str | Path) -> Image.Image:
 def read_image(path: str | Path, channels: int) -> np.ndarray:
     """Return the picture as uint8 (H, W, channels), with 1 (grey) or 3 (RGB) channels.
 
-    16-bit values keep their high byte, that is, 0..65535 becomes 0..255. Transparency is dropped.
+    16-bit values keep their high byte, that is, 0..65535 becomes 0..255. Transparency is dropped, and
+    CMYK becomes RGB by Pillow's formula, without its colour profile.
     Pixels are taken as stored: an EXIF rotation is not applied, as masks are stored without one.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tfprune.data.faults import FileFault
 from tfprune.data.images import SUFFIXES, read_image
 from tfprune.errors import InputError
 from tfprune.records import atomic_path
@@ -24,7 +25,7 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     """Return the files given, and those in the folders given, in order.
 
     Raises:
-        InputError: when a place does not exist, or a folder holds no picture.
+        InputError: when a place does not exist, a folder holds no picture, or two pictures share a stem.
     """
     found = []
     for place in map(Path, places):
@@ -38,6 +39,11 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
             found.append(place)
         else:
             raise InputError(f"{place} does not exist; give picture files, videos, or folders of them")
+    stems = [path.stem for path in found]
+    if double := sorted({stem for stem in stems if stems.count(stem) > 1}):
+        raise InputError(
+            f"several pictures are named {double[0]}; their masks would overwrite each other; predict them apart"
+        )
     return found
 
 
@@ -45,7 +51,7 @@ def read_frames(path: Path, channels: int) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (name, uint8 (H, W, channels)): a picture under its stem, a video's frames under STEM_000000 and on.
 
     Raises:
-        InputError: the file cannot be read, or it is a video and OpenCV is not installed.
+        FileFault: the file cannot be read, or it is a video and OpenCV is not installed.
     """
     if path.suffix.lower() not in VIDEO_SUFFIXES:
         yield path.stem, read_image(path, channels)
@@ -53,7 +59,7 @@ def read_frames(path: Path, channels: int) -> Iterator[tuple[str, np.ndarray]]:
     try:
         import cv2
     except ImportError:
-        raise InputError(f"{path}: videos need OpenCV; pip install opencv-python-headless") from None
+        raise FileFault("unreadable", path, "videos need OpenCV; pip install opencv-python-headless") from None
     video, count = cv2.VideoCapture(str(path)), 0
     try:
         while (read := video.read())[0]:
@@ -64,18 +70,18 @@ def read_frames(path: Path, channels: int) -> Iterator[tuple[str, np.ndarray]]:
     finally:
         video.release()
     if not count:
-        raise InputError(f"{path}: OpenCV finds no frame in this video; convert it, for instance to .avi with MJPG")
+        raise FileFault("unreadable", path, "OpenCV finds no frame in it; convert it, for instance to .avi with MJPG")
 
 
 def write_predictions(
     models: Sequence[TFLiteModel],
-    images: Sequence[Path],
+    path: Path,
     out: str | Path,
     *,
     overlap: int | None = None,
     processing: PostProcessing = AS_IT_IS,
 ) -> Iterator[tuple[str, dict[str, float]]]:
-    """Write the mask and the overlay of each picture and frame, and yield its name with the share of each class, 0-1.
+    """Write the mask and the overlay of a picture or of each frame, and yield its name with the share of each class.
 
     `out/masks/NAME.png` is an index PNG (pixel = class id, with a palette) of the picture's own size,
     `out/overlays/NAME.png` the picture with its classes tinted.
@@ -86,27 +92,22 @@ def write_predictions(
         processing: what is done to each answer, at the files' size.
 
     Raises:
-        InputError: when two pictures share a stem, or one cannot be read.
+        FileFault: the file cannot be read.
+        InputError: `overlap` is out of range.
     """
-    stems = [path.stem for path in images]
-    if double := sorted({stem for stem in stems if stems.count(stem) > 1}):
-        raise InputError(
-            f"several pictures are named {double[0]}; their masks would overwrite each other; predict them apart"
-        )
     out, model = Path(out), models[0]
     classify = partial(answer, models, processing=processing)
     names = model.card["classes"] if model.card else [f"class {index}" for index in range(max(model.outputs or 2, 2))]
     colours = class_colours(len(names))
-    for path in images:
-        for name, image in read_frames(path, model.channels):
-            if overlap is None:
-                classes = _scaled_classes(classify, image, model.input_size)
-            else:
-                classes = classes_in_tiles(classify, image, size=model.input_size, overlap=overlap)
-            _save_mask(out / "masks" / f"{name}.png", classes, colours)
-            with atomic_path(out / "overlays" / f"{name}.png") as temporary:
-                Image.fromarray(overlay_classes(image, classes, colours)).save(temporary)
-            yield name, {label: float(np.mean(classes == index)) for index, label in enumerate(names)}
+    for name, image in read_frames(path, model.channels):
+        if overlap is None:
+            classes = _scaled_classes(classify, image, model.input_size)
+        else:
+            classes = classes_in_tiles(classify, image, size=model.input_size, overlap=overlap)
+        _save_mask(out / "masks" / f"{name}.png", classes, colours)
+        with atomic_path(out / "overlays" / f"{name}.png") as temporary:
+            Image.fromarray(overlay_classes(image, classes, colours)).save(temporary)
+        yield name, {label: float(np.mean(classes == index)) for index, label in enumerate(names)}
 
 
 def _scaled_classes(
