@@ -34,7 +34,7 @@ def plain_net(outputs: int) -> keras.Model:
     x = L.UpSampling2D(name="up")(x)
     x = L.Concatenate(name="join")([x, skip])
     x = L.Conv2D(8, 3, padding="same", activation="relu", name="c")(x)
-    return _with_weights(keras.Model(image, L.Conv2D(outputs, 1, name="logits")(x), name=f"plain{outputs}"))
+    return with_weights(keras.Model(image, L.Conv2D(outputs, 1, name="logits")(x), name=f"plain{outputs}"))
 
 
 @lru_cache
@@ -51,7 +51,7 @@ def light_net(outputs: int) -> keras.Model:
     x = L.Add(name="sum")([x, skip])
     x = L.Conv2DTranspose(8, 3, strides=2, padding="same", name="d")(x)
     x = L.ReLU(name="d_relu")(L.BatchNormalization(name="d_norm")(x))
-    return _with_weights(keras.Model(image, L.Conv2D(outputs, 1, name="logits")(x), name=f"light{outputs}"))
+    return with_weights(keras.Model(image, L.Conv2D(outputs, 1, name="logits")(x), name=f"light{outputs}"))
 
 
 NETS = {"plain": plain_net, "light": light_net}
@@ -92,7 +92,7 @@ def classes_of_logits(logits: np.ndarray) -> np.ndarray:
     return logits.argmax(-1).astype(np.uint8)
 
 
-def _with_weights(model: keras.Model) -> keras.Model:
+def with_weights(model: keras.Model) -> keras.Model:
     """Draw every weight, batch norm statistics included, and centre the logits so that all classes occur."""
     rng = np.random.default_rng(7)
     for layer in model.layers:

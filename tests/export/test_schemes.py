@@ -14,9 +14,9 @@ from tests.export.nets import (
     exported,
     logits_of,
     pictures,
+    with_weights,
 )
 from tfprune.architectures import build_model
-from tfprune.errors import InputError
 from tfprune.export import CLASS_MAPS, HEADS, SCHEMES
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras
@@ -48,13 +48,26 @@ def classes(path, images=TEST_IMAGES):
     return np.stack([model.classes_of(image) for image in images])
 
 
-def test_a_file_that_no_runtime_computes_is_not_written(tmp_path):
-    image = keras.Input((16, 16, 3))
-    x = L.LayerNormalization(name="norm")(L.Conv2D(8, 3, padding="same")(image))
-    options = {"class_names": ["a", "b"], "calibration": pictures(8, size=16)}
-    with pytest.raises(InputError, match=r"no runtime computes SQUARED_DIFFERENCE in int16, .*norm.* such as int8"):
-        export_tflite(keras.Model(image, L.Conv2D(2, 1)(x)), tmp_path / "a.tflite", scheme="int16x8", **options)
-    assert list(tmp_path.iterdir()) == []
+NORMS = {
+    "group": lambda: L.GroupNormalization(4),
+    "layer": lambda: L.LayerNormalization(),
+    "unit": lambda: L.UnitNormalization(),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("clip", [0, 1e-4])
+def test_norms_that_sum_or_square_are_right_in_int16(norm, clip, tmp_path):
+    image = L.Input((SIZE, SIZE, 3))
+    x = L.ReLU()(NORMS[norm]()(L.Conv2D(8, 3, padding="same")(L.Rescaling(1 / 255)(image))))
+    model = with_weights(keras.Model(image, L.Conv2D(3, 1, name="logits")(x)))
+    options = {"head": "logits", "class_names": class_names(3), "calibration": pictures(16, seed=1), "clip": clip}
+    path = export_tflite(model, tmp_path / "a.tflite", scheme="int16x8", **options)
+    wanted = logits_of(model, TEST_IMAGES)
+    for runtime in ("litert", "litert-reference"):
+        answers = np.stack([open_runtime(path, runtime=runtime).predict(image) for image in TEST_IMAGES])
+        assert 10 * np.log10((wanted**2).mean() / ((answers - wanted) ** 2).mean()) > 30
+    assert not {"SUM", "SQUARED_DIFFERENCE"} & set(measure_footprint(path).ops)
 
 
 def test_every_scheme_is_tested_here():

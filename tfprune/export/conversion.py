@@ -16,11 +16,11 @@ import numpy as np
 from tfprune.errors import InputError, look_up
 from tfprune.export import SCHEMES
 from tfprune.export.card import CARD_FORMAT, write_card
-from tfprune.export.converter import check_runs_in_int16, convert_function
+from tfprune.export.converter import convert_function
 from tfprune.export.heads import attach_head
 from tfprune.export.metadata import add_metadata
 from tfprune.export.noise import KeptFloat
-from tfprune.export.ranges import scale_zero_constants
+from tfprune.export.ranges import mend_zero_constants
 from tfprune.export.resizes import without_half_pixels
 from tfprune.export.rounding import distinct_biases, rounded_kernels
 from tfprune.keras import keras, tf
@@ -96,8 +96,7 @@ def export_tflite(
             function, model, chosen, calibration, sparse=sparse, clip=clip, keep_float=keep_float
         )
         if chosen.activations == "int16":
-            check_runs_in_int16(flatbuffer, model.name)
-            flatbuffer = scale_zero_constants(flatbuffer)
+            flatbuffer = mend_zero_constants(flatbuffer)
     if resize_v2:
         flatbuffer = without_half_pixels(flatbuffer)
     card = {

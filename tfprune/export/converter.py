@@ -11,12 +11,11 @@ import numpy as np
 
 from tfprune.errors import InputError
 from tfprune.export import Scheme
+from tfprune.export.int16 import has_wrong_operators, replace_wrong_operators
 from tfprune.export.noise import FloatPart, KeptFloat, choose_float, float_part
 from tfprune.export.ranges import clip_ranges, fill_empty_ranges, has_empty_ranges, quantize_calibrated
 from tfprune.export.rounding import RoundedFlatbuffer
 from tfprune.keras import keras, tf
-
-from tensorflow.lite.python import schema_py_generated as schema
 
 _LISTENED = 8
 """Pictures that the noise of operators is measured on."""
@@ -47,7 +46,8 @@ def convert_function(
     try:
         if not (clip or keep_float):
             flatbuffer = ask().convert()
-            if calibration is None or not has_empty_ranges(flatbuffer):
+            is_wrong = scheme.activations == "int16" and has_wrong_operators(flatbuffer)
+            if calibration is None or not (is_wrong or has_empty_ranges(flatbuffer)):
                 return flatbuffer, ()
         converter = ask()
         converter._experimental_calibrate_only = True
@@ -55,6 +55,8 @@ def convert_function(
         if clip:
             calibrated = clip_ranges(calibrated, calibration, clip)
         calibrated = fill_empty_ranges(calibrated)
+        if scheme.activations == "int16":
+            calibrated = replace_wrong_operators(calibrated)
         if not keep_float:
             return quantize_calibrated(calibrated, scheme, sparse=sparse), ()
         rounded = RoundedFlatbuffer(calibrated)
@@ -98,25 +100,6 @@ def _new_converter(
         converter.inference_input_type = tf.as_dtype(scheme.pixels)
         converter.inference_output_type = tf.as_dtype(scheme.scores)
     return converter
-
-
-def check_runs_in_int16(flatbuffer: bytes, name: str) -> None:
-    """Refuse a .tflite that no runtime runs: the converter writes SQUARED_DIFFERENCE in int16, and no kernel takes it.
-
-    Raises:
-        InputError: with the place.
-    """
-    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            if model.operatorCodes[operator.opcodeIndex].builtinCode != schema.BuiltinOperator.SQUARED_DIFFERENCE:
-                continue
-            if graph.tensors[operator.inputs[0]].type == schema.TensorType.INT16:
-                place = graph.tensors[operator.outputs[0]].name.decode()
-                raise InputError(
-                    f"no runtime computes SQUARED_DIFFERENCE in int16, and {name} has it at {place}, as "
-                    "LayerNormalization does; give another scheme, such as int8, or replace the layer"
-                )
 
 
 def _conversion_error(error: Exception, function: Any, name: str) -> InputError:

@@ -15,6 +15,7 @@ import flatbuffers
 import numpy as np
 
 from tfprune.export import Scheme
+from tfprune.export.int16 import count_values
 from tfprune.export.interpreting import open_flatbuffer, run_picture
 from tfprune.export.noise import NOTHING_FLOAT, FloatPart
 from tfprune.keras import tf
@@ -45,24 +46,28 @@ def fill_empty_ranges(calibrated: bytes) -> bytes:
     )
 
 
-def scale_zero_constants(flatbuffer: bytes) -> bytes:
-    """Return an int16 .tflite whose constants of nothing but zeros have a scale.
+def mend_zero_constants(flatbuffer: bytes) -> bytes:
+    """Return an int16 .tflite whose constants of nothing but zeros have a scale, and as many bytes as they need.
 
-    The converter gives them 0, by which SUB and ADD divide: the process that opens the file ends.
+    The converter gives them a scale of 0, by which SUB and ADD divide: the process that opens the file ends. And it
+    stores equal constants once: where a bias is all zeros too, they have the bytes of its int64.
     """
     model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
-    empty = [
-        tensor.quantization
+    zeros = [
+        tensor
         for graph in model.subgraphs
         for tensor in graph.tensors
         if tensor.type == schema.TensorType.INT16
         and tensor.quantization is not None
-        and tensor.quantization.scale is not None
-        and not np.all(tensor.quantization.scale)
+        and model.buffers[tensor.buffer].data is not None
+        and not np.any(model.buffers[tensor.buffer].data)
     ]
-    for ranges in empty:
-        ranges.scale = np.maximum(ranges.scale, _SMALLEST_SCALE)
-    return _packed(model) if empty else flatbuffer
+    for tensor in zeros:
+        tensor.quantization.scale = np.maximum(tensor.quantization.scale, _SMALLEST_SCALE)
+        model.buffers.append(schema.BufferT())
+        model.buffers[-1].data = np.zeros(2 * count_values(tensor), np.uint8)
+        tensor.buffer = len(model.buffers) - 1
+    return _packed(model) if zeros else flatbuffer
 
 
 def clip_ranges(calibrated: bytes, pictures: np.ndarray, share: float) -> bytes:
