@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +19,7 @@ from tests.search.processes import build_task
 from tfprune.errors import InputError
 from tfprune.recipe.search import Search
 from tfprune.search.journal import Journal
+from tfprune.search.recipes import search_recipe
 from tfprune.search.searching import Task
 from tfprune.search.trials import load_trials
 from tfprune.search.workers import search_with_workers
@@ -143,3 +146,16 @@ def test_a_task_can_be_sent_to_another_process(tmp_path):
     task = build_task(tmp_path)
     again = pickle.loads(pickle.dumps(task))
     assert isinstance(again, Task) and again.settings == task.settings and isinstance(again.settings, Search)
+
+
+def test_functions_that_no_worker_can_import_are_told_before_one_starts(tmp_path):
+    task = replace(build_task(tmp_path), say=lambda text: None)
+    with pytest.raises(InputError, match="defined at the top of a module"):
+        search_with_workers(task, 2)
+
+
+def test_a_recipe_is_searched_by_workers_with_nobody_listening():
+    import pickle
+
+    listener = inspect.signature(search_recipe).parameters["say"].default
+    assert pickle.loads(pickle.dumps(listener)) is listener

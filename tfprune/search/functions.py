@@ -38,8 +38,8 @@ def search_function(
         settings: what the section `search` of a recipe holds; paths are names of your own.
         folder: of the search. A second start with the same settings, or with more `trials`, goes on there.
         seed: of the oracle.
-        workers: trials at a time, in processes of their own; `run` must then be importable, and the script guarded
-            by `if __name__ == "__main__"`.
+        workers: trials at a time, in processes of their own; `run` and `say` must then be importable, and the script
+            guarded by `if __name__ == "__main__"`.
         most_epochs: hyperband: the epochs of a trial that gets all of the resource.
         mlflow: address of an MLflow server that gets every trial as it ends; see `tfprune.search.tracking.log_trials`.
         say: called with one line of text as a trial starts and ends.

@@ -20,7 +20,7 @@ from tfprune.report.wording import as_cost, as_score, describe_values
 from tfprune.run import prepare, run_recipe
 from tfprune.run.folder import check_folder_is_ours, claim_folder
 from tfprune.run.inputs import Inputs, build_dense, load_inputs
-from tfprune.search.searching import Task, search
+from tfprune.search.searching import Task, say_nothing, search
 from tfprune.search.tracking import log_as_they_end
 from tfprune.search.trials import RejectedTrial, TrialRecord, bounded_costs, explain_broken, find_broken, find_limits
 from tfprune.search.workers import search_with_workers
@@ -44,7 +44,7 @@ def search_recipe(
     out: str | Path = "runs",
     workers: int = 1,
     mlflow: str | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[str], None] = say_nothing,
 ) -> Path:
     """Search a recipe, or go on where an earlier start was stopped; return the folder of the search.
 
@@ -54,7 +54,7 @@ def search_recipe(
         out: the folder in which that of the search lies, under the recipe's name.
         workers: trials at a time, each in a process of its own.
         mlflow: address of an MLflow server that gets every trial as it ends; see `tfprune.search.tracking.log_trials`.
-        say: called with one line of text as a trial starts and ends.
+        say: called with one line of text as a trial starts and ends; with workers it must be importable.
 
     Raises:
         InputError: before anything is written, when the recipe as it is written cannot run, or MLflow

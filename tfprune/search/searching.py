@@ -43,7 +43,7 @@ _HOPELESS = 3
 _PAUSE_SECONDS = 0.05
 
 
-def _say_nothing(said: Any) -> None:
+def say_nothing(said: Any) -> None:
     """Stand for a listener that is not there, also in another process."""
 
 
@@ -68,8 +68,8 @@ class Task:
     limits: Mapping[str, tuple[str, float]]
     seed: int = 0
     most_epochs: int | None = None
-    say: Callable[[str], None] = _say_nothing
-    ended: Callable[[TrialRecord], None] = _say_nothing
+    say: Callable[[str], None] = say_nothing
+    ended: Callable[[TrialRecord], None] = say_nothing
 
 
 def search(task: Task) -> list[TrialRecord]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -20,17 +21,25 @@ _POLL_SECONDS = 0.2
 
 
 def search_with_workers(task: Task, workers: int) -> list[TrialRecord]:
-    """Run a search with several trials at a time; its task has to be picklable.
+    """Run a search with several trials at a time.
 
     Each worker gets its share of the processor's cores.
 
     Raises:
-        InputError: when a worker gives up, when time is measured, or when this process is itself a worker.
+        InputError: when a worker gives up, when time is measured, when this process is itself a worker, or when the
+            task holds a function that another process cannot import.
     """
     if "KERASTUNER_ORACLE_IP" in os.environ:
         raise InputError("workers share this machine, and KERASTUNER_ORACLE_IP says that others do; use one of both")
     if "latency_ms" in {*task.settings.costs, *task.limits}:
         raise InputError("latency_ms is measured while other trials run: use one worker, or another cost")
+    try:
+        pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"workers are other processes, and this search cannot be sent to them: {error}. Give functions that are "
+            "defined at the top of a module (no lambda, none inside another function), or use one worker"
+        ) from None
     environment = {
         "KERASTUNER_ORACLE_IP": "127.0.0.1",
         "KERASTUNER_ORACLE_PORT": str(_free_port()),
