@@ -17,12 +17,16 @@ import pytest
 
 from tests.search.processes import build_task
 from tfprune.errors import InputError
+from tfprune.recipe import check_search
 from tfprune.recipe.search import Search
 from tfprune.search.journal import Journal
+from tfprune.search.oracles import build_oracle
 from tfprune.search.recipes import search_recipe
 from tfprune.search.searching import Task
 from tfprune.search.trials import load_trials
 from tfprune.search.workers import search_with_workers
+
+from keras_tuner.engine.trial import Trial
 
 DEADLINE_SECONDS = 240
 
@@ -146,6 +150,22 @@ def test_a_task_can_be_sent_to_another_process(tmp_path):
     task = build_task(tmp_path)
     again = pickle.loads(pickle.dumps(task))
     assert isinstance(again, Task) and again.settings == task.settings and isinstance(again.settings, Search)
+
+
+def test_all_workers_of_a_grid_have_a_trial_at_once(tmp_path, capsys):
+    ranges = {"a": {"choice": [1, 2]}, "b": {"choice": [1, 2, 3], "when": {"a": 2}}}
+    oracle = build_oracle(check_search({"oracle": "grid", "ranges": ranges}), Journal(tmp_path / "journal.jsonl"))
+    oracle._set_project_dir(str(tmp_path), "oracle")
+    trials = [oracle.create_trial(f"worker{number}") for number in range(5)]
+    assert [trial.status for trial in trials] == ["RUNNING"] * 4 + ["IDLE"]
+    found = [trial.hyperparameters.values for trial in trials[:4]]
+    assert found == [{"a": 0}, {"a": 1, "b": 0}, {"a": 1, "b": 1}, {"a": 1, "b": 2}]
+    for trial in trials[3::-1]:
+        trial.to_proto()
+        oracle.update_trial(trial.trial_id, {"score": 1.0})
+        oracle.end_trial(Trial(trial.hyperparameters, trial.trial_id, "COMPLETED"))
+    assert oracle.create_trial("worker0").status == "STOPPED"
+    assert capsys.readouterr().out == ""
 
 
 def test_functions_that_no_worker_can_import_are_told_before_one_starts(tmp_path):

@@ -19,12 +19,31 @@ from tfprune.search.journal import Journal
 
 import keras_tuner
 from keras_tuner.engine.trial import Trial, TrialStatus
+from keras_tuner.src.engine import conditions
 
 SCORE = "score"
 """The one number that an oracle is told of a trial; higher is better."""
 
+conditions.print = lambda *_: None
+"""keras-tuner 1.4 prints a number for every range with a condition that goes to another process."""
+
+
+class _Grid(keras_tuner.oracles.GridSearchOracle):
+    """A grid whose next combination follows from a trial that still runs.
+
+    Keras-tuner's waits for the end of the trial before, lest that brings new ranges: of several workers one would
+    work. The ranges of a search are all known.
+    """
+
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
+        found = super().populate_space(trial_id)
+        if found["status"] == TrialStatus.RUNNING:
+            self._populate_next.append(trial_id)
+        return found
+
+
 _KINDS = {
-    "grid": keras_tuner.oracles.GridSearchOracle,
+    "grid": _Grid,
     "random": keras_tuner.oracles.RandomSearchOracle,
     "bayesian": keras_tuner.oracles.BayesianOptimizationOracle,
     "hyperband": keras_tuner.oracles.HyperbandOracle,
