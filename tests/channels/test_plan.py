@@ -20,9 +20,9 @@ def widths(plan):
     return {layer.layer: layer.channels_after for layer in plan.layers}
 
 
-def stack(*numbers, seed=0):
+def stack(*numbers, seed=0, size=(16, 16)):
     keras.utils.set_random_seed(seed)
-    inputs = layers.Input((16, 16, 3))
+    inputs = layers.Input((*size, 3))
     x = inputs
     for index, width in enumerate(numbers):
         x = layers.Conv2D(width, 3, padding="same", activation="relu", name=f"c{index}")(x)
@@ -38,6 +38,14 @@ def test_ratio_per_layer_and_what_it_costs():
     assert plan.macs_after == measure_cost(smaller).macs
     assert "c1      16 -> 8" in str(plan)
     assert "'logits': model output" in str(plan)
+
+
+def test_a_model_for_pictures_of_any_size_is_counted_for_the_size_asked():
+    model = stack(8, 16, 10, size=(None, None))
+    known, unknown = plan_channels(model, 0.5, input_size=(16, 16)), plan_channels(model, 0.5)
+    assert known.layers == plan_channels(stack(8, 16, 10), 0.5).layers
+    assert unknown.remove == known.remove and unknown.macs == 0
+    assert "MACs not counted: it takes pictures of any size" in str(unknown) and "0 -> 0" not in str(unknown)
 
 
 def test_the_smallest_go_first():

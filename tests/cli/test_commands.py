@@ -203,6 +203,9 @@ def test_a_model_for_pictures_of_any_size_needs_to_be_told_one():
     with pytest.raises(InputError, match=r"^m.keras takes pictures of any size; .*--size H W$"):
         picture_size("m.keras", net, None)
     assert picture_size("m.keras", net, (32, 48)) == (32, 48)
+    fixed = keras.Sequential([keras.Input((32, 48, 3)), keras.layers.Conv2D(2, 1)])
+    with pytest.raises(InputError, match=r"^m.keras takes pictures of 32 x 48, not 48 x 32; leave --size out$"):
+        picture_size("m.keras", fixed, (48, 32))
 
 
 def test_code_in_a_model_file_runs_with_trust_only(tmp_path):

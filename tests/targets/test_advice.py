@@ -13,7 +13,7 @@ from tfprune.channels import measure_cost
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.targets import TARGETS
-from tfprune.targets.advice import advise, conclude, export_untrained, gains, halved, masked, meeting, narrowed
+from tfprune.targets.advice import advise, conclude, export_untrained, gains, halved, masked, meeting, narrowed, sized
 from tfprune.targets.lint import lint_file
 from tfprune.targets.vela import choose_system, estimate_with_vela, has_vela
 from tfprune.verification.runtimes import open_runtime
@@ -102,9 +102,17 @@ def test_a_net_for_one_picture_size_is_advised_without_a_smaller_picture(tmp_pat
     x = keras.layers.Reshape((SIZE, SIZE, 16))(x)
     model = keras.Model(image, keras.layers.Conv2D(2, 1)(x))
     advice = advise(model, "coral", tmp_path)
-    assert "half picture" in advice.left_out and "one picture size" in advice.left_out["half picture"]
+    assert "half picture" in advice.left_out and "for pictures of 16 x 16" in advice.left_out["half picture"]
+
+
+def test_a_net_for_pictures_of_any_size_is_advised_for_one(net, tmp_path):
+    open_net = sized(net, (None, None))
+    assert open_net.input_shape == (None, None, None, 3)
     with pytest.raises(InputError, match="pictures of any size"):
-        advise(keras.Sequential([keras.layers.Conv2D(2, 1, input_shape=(None, None, 3))]), "coral", tmp_path)
+        advise(open_net, "coral", tmp_path)
+    closed = sized(open_net, (SIZE, SIZE))
+    picture = np.random.default_rng(0).uniform(0, 255, (1, SIZE, SIZE, 3))
+    np.testing.assert_array_equal(closed(picture), net(picture))
 
 
 @needs_vela
@@ -132,8 +140,9 @@ def test_a_file_that_vela_cannot_read_gets_one_message(tmp_path):
 
 
 def test_the_command_prints_a_table_within_80_columns(net, tmp_path):
-    net.save(tmp_path / "net.keras")
-    result = tfprune("advise", tmp_path / "net.keras", "--target", "x86-cpu", "--budget", "latency_ms<=1000")
+    sized(net, (None, None)).save(tmp_path / "net.keras")
+    options = ("--target", "x86-cpu", "--budget", "latency_ms<=1000", "--size", SIZE, SIZE)
+    result = tfprune("advise", tmp_path / "net.keras", *options)
     assert result.returncode == 0, result.stderr
     assert "measured on this machine" in " ".join(result.stdout.split())
     assert "Meets latency_ms<=1000: dense" in result.stdout

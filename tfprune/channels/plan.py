@@ -112,7 +112,8 @@ class Plan:
         ]
         share = f", {1 - self.macs_after / self.macs:.1%} removed" if self.macs else ""
         bounds = [str(met) for met in self.budget]
-        return "\n".join([*lines, f"MACs {self.macs:,} -> {self.macs_after:,}{share}", *bounds])
+        macs = f"MACs {self.macs:,} -> {self.macs_after:,}{share}"
+        return "\n".join([*lines, macs if self.macs else "MACs not counted: it takes pictures of any size", *bounds])
 
 
 def _row(layer: LayerPlan) -> tuple[str, ...]:
@@ -121,7 +122,7 @@ def _row(layer: LayerPlan) -> tuple[str, ...]:
     return (
         layer.layer,
         f"{layer.channels} -> {layer.channels_after}",
-        f"{layer.macs:,} -> {layer.macs_after:,}",
+        f"{layer.macs:,} -> {layer.macs_after:,}" if layer.macs else "",
         layer.coupled[0] + more if layer.coupled else "",
         frozen,
     )

@@ -201,9 +201,14 @@ def _check_patterns(groups: ChannelGroups, selection: Selection) -> None:
 
 
 def write_plan(
-    groups: ChannelGroups, removed: np.ndarray, *, opaque: Sequence[str] = (), budget: Sequence[Met] = ()
+    groups: ChannelGroups,
+    removed: np.ndarray,
+    *,
+    opaque: Sequence[str] = (),
+    budget: Sequence[Met] = (),
+    input_size: tuple[int, int] | None = None,
 ) -> Plan:
-    """Write down which groups go, with the dry run."""
+    """Write down which groups go, with the dry run; its MACs need `input_size` where a model leaves that open."""
     remove: dict[str, tuple[int, ...]] = {}
     for family in groups.families:
         gone = family.groups[removed[family.groups]]
@@ -214,7 +219,7 @@ def write_plan(
         model=groups.graph.model.name,
         fingerprint=groups.graph.fingerprint,
         remove=remove,
-        layers=_dry_run(groups, removed),
+        layers=_dry_run(groups, removed, input_size),
         opaque=tuple(opaque),
         budget=tuple(budget),
     )
@@ -255,7 +260,7 @@ def read_plan(groups: ChannelGroups, plan: Plan) -> np.ndarray:
     return removed
 
 
-def _dry_run(groups: ChannelGroups, removed: np.ndarray) -> tuple[LayerPlan, ...]:
+def _dry_run(groups: ChannelGroups, removed: np.ndarray, input_size: tuple[int, int] | None) -> tuple[LayerPlan, ...]:
     keep = groups.keep(removed)
     reasons = groups.graph.space.frozen_reasons()
     coupled: dict[str, dict[str, None]] = {}
@@ -263,7 +268,7 @@ def _dry_run(groups: ChannelGroups, removed: np.ndarray) -> tuple[LayerPlan, ...
         for layer in family.layers:
             coupled.setdefault(layer, {}).update(dict.fromkeys(other for other in family.layers if other != layer))
     try:
-        costs = ChannelCosts(groups.graph)
+        costs = ChannelCosts(groups.graph, input_size=input_size)
         before, after = costs.macs_by_layer(np.ones_like(keep)), costs.macs_by_layer(keep)
     except InputError:  # the size of its pictures is open
         before, after = {}, {}

@@ -86,15 +86,15 @@ def plan_channels(
     if selection.scope == "global":
         scores = weigh_by_rank(groups, scores)
     if not selection.budget and selection.per_cost is None:
-        return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+        return write_plan(groups, choose(groups, scores, selection), opaque=opaque, input_size=input_size)
     costs = ChannelCosts(groups.graph, input_size=input_size)
     if selection.per_cost is not None:
         scores = scores / costs.of_groups(groups, selection.per_cost)
     if not selection.budget:
-        return write_plan(groups, choose(groups, scores, selection), opaque=opaque)
+        return write_plan(groups, choose(groups, scores, selection), opaque=opaque, input_size=input_size)
     planner = BudgetPlanner(groups, scores, selection, costs, value_bytes=value_bytes, measures=measures)
     removed, met = planner.choose()
-    return write_plan(groups, removed, opaque=opaque, budget=met)
+    return write_plan(groups, removed, opaque=opaque, budget=met, input_size=input_size)
 
 
 def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:

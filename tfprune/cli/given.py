@@ -83,7 +83,7 @@ def picture_size(path: Path, model: Any, size: tuple[int, int] | None) -> tuple[
     """Return the height and width of the pictures that a model's file is to take.
 
     Raises:
-        InputError: when the model leaves them open, and nobody says.
+        InputError: when the model leaves them open, and nobody says, or it has others.
     """
     from tfprune.architectures.files import picture_shape
     from tfprune.errors import InputError
@@ -91,6 +91,8 @@ def picture_size(path: Path, model: Any, size: tuple[int, int] | None) -> tuple[
     height, width, _ = picture_shape(model)
     if size is None and None in (height, width):
         raise InputError(f"{path} takes pictures of any size; say which the file should take: --size H W")
+    if size is not None and (height or size[0], width or size[1]) != size:
+        raise InputError(f"{path} takes pictures of {height} x {width}, not {size[0]} x {size[1]}; leave --size out")
     return size or (height, width)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from tfprune.cli.given import picture_size
 from tfprune.cli.options import MODEL, SIZE, TRUST
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -114,6 +115,8 @@ def shrink(
         "input_size": size,
     }
     loaded = load_model(model, trust=trust)
+    if budget is not None or size is not None:
+        picture_size(model, loaded, size)
     if dry_run:
         plan = Plan.load(plan_file) if plan_file else plan_channels(loaded, selection, criterion=criterion, **costs)
         click.echo(str(plan))

@@ -54,9 +54,17 @@ def lint(
 @click.option("--scheme", help="Number formats; default: the target's.")
 @click.option("--head", default="logits", show_default=True, help="Output; see `tfprune list heads`.")
 @click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write JSON.")
+@SIZE
 @TRUST
 def advise(
-    model: Path, target: str, budget: str | None, scheme: str | None, head: str, json_file: Path | None, trust: bool
+    model: Path,
+    target: str,
+    budget: str | None,
+    scheme: str | None,
+    head: str,
+    json_file: Path | None,
+    size: tuple[int, int] | None,
+    trust: bool,
 ) -> None:
     """Say what each method would buy on a target, before any training.
 
@@ -77,6 +85,7 @@ def advise(
 
     bounds = parse_budget(budget) if budget else ()
     loaded = load_model(model, trust=trust)
+    loaded = giving.sized(loaded, picture_size(model, loaded, size))
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder, console.status("exporting and measuring variants"):
         advice = giving.advise(loaded, target, folder, scheme=scheme, head=head)

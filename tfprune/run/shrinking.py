@@ -136,8 +136,8 @@ class Shrinker:
         )
         stages = [self.run_stage("channels_masked", ramp, controller.model, best_from_epoch=ramp.epochs - 1)]
         masked = controller.strip()
-        groups = ChannelGroups(label_channels(masked, opaque=target.opaque))
-        plan = write_plan(groups, zeroed_groups(groups), opaque=target.opaque, budget=target.budget)
+        groups, size = ChannelGroups(label_channels(masked, opaque=target.opaque)), tuple(self.recipe.data.size)
+        plan = write_plan(groups, zeroed_groups(groups), opaque=target.opaque, budget=target.budget, input_size=size)
         self._save(plan, "channels")
         smaller = apply_plan(masked, plan).model
         rest = section.model_copy(update={"epochs": section.epochs - ramp.epochs})

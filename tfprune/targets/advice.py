@@ -89,22 +89,29 @@ def narrowed(model: Any, ratio: float) -> Any:
     return remove_channels(model, Selection(ratio=ratio, multiple_of=8), check=False).model
 
 
-def halved(model: Any) -> Any:
-    """Return the same net for pictures of half the height and width.
+def sized(model: Any, size: tuple[int, int]) -> Any:
+    """Return the same net for pictures of one height and width; `model` itself when it takes just those.
 
     Raises:
         InputError: when the net cannot be built for them.
     """
-    shape = tuple(model.input_shape)
+    if tuple(model.input_shape[1:3]) == tuple(size):
+        return model
     config = model.get_config()
     (first,) = [row["config"] for row in config["layers"] if row["class_name"] == "InputLayer"]
-    first["batch_input_shape"] = (None, shape[1] // 2, shape[2] // 2, shape[3])
+    first["batch_input_shape"] = (None, *size, model.input_shape[3])
     try:
-        smaller = type(model).from_config(config)
-        smaller.set_weights(model.get_weights())
+        other = type(model).from_config(config)
+        other.set_weights(model.get_weights())
     except (ValueError, TypeError) as error:
-        raise InputError("its layers are built for one picture size") from error
-    return smaller
+        raise InputError(f"its layers cannot be built for pictures of {size[0]} x {size[1]}") from error
+    return other
+
+
+def halved(model: Any) -> Any:
+    """Return the same net for pictures of half the height and width, as `sized` does."""
+    _, height, width, _ = model.input_shape
+    return sized(model, (height // 2, width // 2))
 
 
 VARIANTS: dict[str, tuple[Callable[[Any], Any], dict[str, Any]]] = {
@@ -139,7 +146,7 @@ def advise(model: Any, target: str, folder: str | Path, *, scheme: str | None = 
     chosen = find_target(target)
     shape = tuple(model.input_shape[1:])
     if None in shape:
-        raise InputError(f"model '{model.name}' takes pictures of any size; build it for one")
+        raise InputError(f"model '{model.name}' takes pictures of any size; `sized` builds it for one")
     files, left_out = {}, {}
     given = scheme or chosen.scheme
     integers_only = rules.computes_in_integers in chosen.rules
