@@ -15,7 +15,7 @@ from tfprune.channels import remove_channels
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 from tfprune.pruning.controller import MaskController
-from tfprune.pruning.selection import select_layers
+from tfprune.pruning.selection import layers_of_kind, select_layers
 
 # name -> (options of a small net, stride)
 SMALL = {
@@ -75,6 +75,21 @@ def test_the_graph_is_flat_and_its_ends_are_named(named):
     assert isinstance(model.layers[1], keras.layers.Rescaling)
     assert not any(isinstance(layer, keras.Model | keras.layers.Lambda) for layer in model.layers)
     assert getattr(model.layers[-1], "activation", keras.activations.linear) is keras.activations.linear
+
+
+ENCODERS = {
+    "mobilenetv2": ("Conv1", "Conv_1", "bn_Conv1", "expanded_conv", "block_"),
+    "resnet18": ("bn_data", "conv0", "bn0", "stage", "bn1"),
+    None: ("encoder", "bottleneck", "stem"),
+}
+"""Encoder -> how the library names its layers, and we ours."""
+
+
+def test_encoder_and_decoder_are_told_apart(named):
+    name, model = named
+    begins = ENCODERS[SMALL[name][0].get("encoder")]
+    encoder = {layer.name for layer in layers_of_kind(model, "encoder") if layer.weights}
+    assert encoder == {layer.name for layer in model.layers if layer.weights and layer.name.startswith(begins)}
 
 
 def test_layer_names_are_unique_stable_and_without_slashes(named):

@@ -13,6 +13,9 @@ from tfprune.pruning.graph import Call, prunable_kernel, trace_calls
 
 KINDS = ("first", "head", "depthwise", "encoder", "decoder", "frozen")
 
+_DECODERS = ("decoder", "fpn_stage", "psp_level")
+"""How the names of decoders begin: some narrow, pool and look far before anything enlarges, as DeepLabV3+ does."""
+
 
 @dataclass(frozen=True)
 class DenseLayer:
@@ -45,8 +48,9 @@ def select_layers(
 
     The kinds: `first`, the first layer with a kernel; `head`, a layer with a kernel after which
     no other one comes before the model's output (at 90 % a 16-weight sigmoid head kept two weights,
-    both negative, and every output was wrong); `depthwise`; `decoder`, a layer behind one that
-    enlarges the picture, or that does so itself; `encoder`, every other; `frozen`, not trainable.
+    both negative, and every output was wrong); `depthwise`; `decoder`, a layer that enlarges the
+    picture, or whose name (or that of a nested model around it) begins with `decoder`, and every
+    layer behind such a one; `encoder`, every other; `frozen`, not trainable.
 
     Args:
         model: a functional tf_keras model.
@@ -128,11 +132,12 @@ def _matcher(
 def _kinds(calls: Sequence[Call], outputs: Sequence[int]) -> dict[str, set[str]]:
     """Return for each kind the paths of its layers."""
     with_kernel = [call for call in calls if prunable_kernel(call.layer)]
-    enlarged: set[int] = set()
+    behind: set[int] = set()
     decoder = set()
     for call in calls:
-        if call.grows or enlarged & set(call.inputs):
-            enlarged |= set(call.outputs)
+        is_named = any(part.startswith(_DECODERS) for part in call.path.split("/"))
+        if is_named or call.grows or behind & set(call.inputs):
+            behind |= set(call.outputs)
             decoder.add(call.path)
     return {
         "first": {call.path for call in with_kernel[:1]},

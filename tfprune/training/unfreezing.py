@@ -15,7 +15,7 @@ from tfprune.pruning.selection import layers_of_kind
 def encoder_groups(model: Any, groups: int) -> list[list[Any]]:
     """Return the encoder's layers with weights in `groups` parts of as many layers each, the deepest part first.
 
-    The encoder is all that lies in front of the first layer that enlarges.
+    What the encoder is, `tfprune.pruning.selection.select_layers` says.
 
     Raises:
         InputError: the model has no encoder, or fewer layers in it than groups.
@@ -24,7 +24,7 @@ def encoder_groups(model: Any, groups: int) -> list[list[Any]]:
     if len(layers) < groups or len(layers) == len([layer for layer in model.layers if layer.weights]):
         raise InputError(
             f"progressive unfreezing needs an encoder of at least {groups} layers with weights and a decoder "
-            f"behind it; {model.name} has {len(layers)} layers in front of the first one that enlarges"
+            f"behind it; {model.name} has {len(layers)} layers in front of the first that enlarges or is named decoder..."
         )
     return [[layers[index] for index in part] for part in reversed(np.array_split(np.arange(len(layers)), groups))]
 
