@@ -186,13 +186,19 @@ def test_wrong_paths_are_named(tmp_path, name, text):
         load_model(tmp_path / name)
 
 
-@pytest.mark.parametrize("ending", ["activation", "layer", "softmax", "none"])
+@pytest.mark.parametrize(
+    "ending", ["activation", "layer", "softmax", "function", "op", "nested", "linear_behind", "none"]
+)
 def test_a_model_of_probabilities_becomes_one_of_logits(ending):
     logits = tiny_net()
     x = {
         "activation": lambda: keras.layers.Activation("softmax")(logits.output),
         "softmax": lambda: keras.layers.Softmax()(logits.output),
         "layer": lambda: keras.layers.Conv2D(2, 1, activation="sigmoid", name="head")(logits.layers[-2].output),
+        "function": lambda: keras.layers.Activation(tf.nn.softmax)(logits.output),
+        "op": lambda: tf.nn.softmax(logits.output, axis=-1),
+        "nested": lambda: keras.Sequential([keras.Input((32, 32, 2)), keras.layers.Softmax()])(logits.output),
+        "linear_behind": lambda: keras.layers.Activation("linear")(keras.layers.Softmax()(logits.output)),
         "none": lambda: logits.output,
     }[ending]()
     model = keras.Model(logits.input, x)

@@ -356,12 +356,22 @@ def convnext() -> Any:
     return finish(inputs, layers.UpSampling2D(4)(conv(x, 16)), name="convnext")
 
 
+def scalars_and_added_loss() -> Any:
+    """A tensor without axes that all pictures share, and a loss that no output hangs on."""
+    inputs = image()
+    x = conv(inputs, 16)
+    x = conv(x / (tf.reduce_max(tf.abs(x)) + 1.0), 16)
+    net = finish(inputs, x, name="scalars_and_added_loss")
+    net.add_loss(tf.reduce_mean(tf.square(x)))
+    return net
+
+
 TOPOLOGIES: dict[str, Callable[[], Any]] = {
     build.__name__: build
     for build in (
         *(residual, nested, siamese, unet_plus_plus, attention_layers, attention_ops, attention_lambda),
         *(aspp_resize, group_norm, slices_and_split, channel_shuffle, grouped, space_depth, subclassed_layers),
         *(flatten_dense, odd_activations, dynamic_size, dictionaries, regularized, mixed_precision, cbam, scse),
-        *(multi_head, heads_by_hand, multiplier_and_twice, signal, convnext),
+        *(multi_head, heads_by_hand, multiplier_and_twice, signal, convnext, scalars_and_added_loss),
     )
 }

@@ -228,9 +228,10 @@ def test_data_check_tells_and_leaves_with_1_on_a_finding(finished, tmp_path):
 
     shutil.copytree(finished / "data", tmp_path / "data")
     next((tmp_path / "data" / "test" / "masks").iterdir()).unlink()
-    broken = tfprune("data", "check", tmp_path / "data", "--classes", "steel,[red]rust[/red]")
+    kinds = ",".join(f"kind of defect {number}" for number in range(12))
+    broken = tfprune("data", "check", tmp_path / "data", "--classes", f"steel, [red]rust[/red],{kinds}")
     assert broken.returncode == 1 and "missing_mask" in broken.stdout and "1 finding" in broken.stderr
-    assert "[red]rust[/red]" in broken.stdout
+    assert "\n[red]rust[/red] " in broken.stdout and "\nkind of defect 11 " in broken.stdout
 
 
 def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):

@@ -155,6 +155,8 @@ def test_a_picture_of_floats_says_how_to_convert(tmp_path):
         (["rust"], {}, "name the background too"),
         (["a", "a"], {}, "given more than once: a"),
         (["a", 3], {}, "non-empty texts"),
+        (["a", "two\nlines"], {}, "of one line"),
+        (["a", " "], {}, "non-empty texts"),
         (["a", "b"], {"ignore_index": -1}, "ignore_index must be"),
         (["a", "b"], {"colours": [[0, 0, 0]]}, "1 colours for 2 class names"),
         (["a", "b"], {"colours": [[0, 0, 0], [0, 0, 0]]}, "same colour"),

@@ -253,6 +253,7 @@ WRONG = {
     "too few names": ({"class_names": ["a", "b"]}, "has 3 classes"),
     "ids beyond a byte": ({"head": "class_map", "class_names": ["a"] * 256}, "at most 255"),
     "sparse and dynamic": ({"scheme": "dynamic_int8", "sparse": True}, "accepted for them: float32, float16, int8, "),
+    "two lines": ({"class_names": ["a", "b\nc", "d"]}, "lines of text"),
     "one word": ({"class_names": "abc"}, "has 3 classes"),
     "wrong preprocessing": ({"preprocessing": (1, [0, 0])}, "one per channel"),
     "one number": ({"preprocessing": 255}, "scale, offset"),

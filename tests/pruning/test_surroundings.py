@@ -280,6 +280,62 @@ def test_nested_shared_transposed_and_odd_layers(discs, granularity):
     stripped.train_on_batch(pictures[:4], discs[1][:4])  # it has no masks, and trains as a plain net
 
 
+class Squares(keras.regularizers.Regularizer):
+    """A regularizer that Keras does not know by name."""
+
+    def __call__(self, kernel):
+        return tf.reduce_sum(kernel**2)
+
+    def get_config(self):
+        return {}
+
+
+def net_of_many_habits():
+    """A dictionary in, two out, a layer in two nested models, and all ways to add a loss."""
+    layers = keras.layers
+    keras.utils.set_random_seed(0)
+    image = keras.Input((32, 32, 3))
+    shared = layers.Conv2D(8, 3, padding="same", kernel_regularizer=Squares(), name="shared")
+    stem_in, twin_in = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    stem = keras.Model(stem_in, layers.ReLU()(shared(stem_in)), name="stem")
+    twin = keras.Model(twin_in, layers.Conv2D(8, 1, name="half_frozen")(shared(twin_in)), name="twin")
+    twin.trainable = False
+    shared.trainable = True  # in `twin` it stays frozen, as `twin` is
+    x = layers.Concatenate()([stem(image), twin(image)])
+    x = layers.Conv2D(8, 3, padding="same", activity_regularizer="l2", name="middle")(x)
+    ends = {"main": layers.Conv2D(2, 1, name="logits")(x), "side": layers.Conv2D(2, 1, name="other")(x)}
+    net = keras.Model({"picture": image}, ends, name="habits")
+    net.add_loss(tf.reduce_mean(tf.abs(x)))
+    net.add_metric(tf.reduce_max(x), name="largest")
+    return net
+
+
+def test_what_training_sees_of_a_net_is_the_same_with_masks_and_after(discs):
+    net = net_of_many_habits()
+    pictures = {"picture": discs[0][:8].astype(np.float32)}
+    truth = {"main": discs[1][:8], "side": discs[1][:8]}
+
+    def figures(model):
+        model.compile(keras.optimizers.SGD(1e-9), {"main": loss(), "side": loss()})
+        kernels = (weight.name for weight in model.trainable_weights if "kernel" in weight.name)
+        names = sorted(name.removeprefix("masked_layer_") for name in kernels)
+        return model.evaluate(pictures, truth, verbose=0, return_dict=True), names
+
+    expected, trained = figures(net)
+    assert {"largest", "logits_loss", "other_loss"} < set(expected) and len(trained) == 4
+    controller = masked(net, min_weights=200, steps=4, prunes=2)
+    assert controller.selection.masked == ("stem/shared", "middle")
+    assert figures(controller.model) == (pytest.approx(expected, rel=1e-6), trained)
+    with scope(Squares):
+        again = controller.model.from_config(controller.model.get_config())
+    assert figures(again)[0].keys() == expected.keys()
+    controller.model.fit(pictures, truth, batch_size=2, epochs=1, verbose=0)
+    assert [row.sparsity for row in controller.sparsity()] == pytest.approx([0.5, 0.5], abs=1e-6)
+    stripped = controller.strip()
+    assert stripped.count_params() == net.count_params()
+    assert figures(stripped) == (pytest.approx(figures(controller.model)[0], rel=1e-6), trained)
+
+
 def test_selection_by_kind_and_expression():
     net = tiny_net()
     everything = {"min_weights": 1, "exclude": ()}
@@ -317,6 +373,20 @@ class OwnStep(keras.Model):
         return super().train_step(data)
 
 
+class OwnLoss(keras.Model):
+    """A model whose loss is its own."""
+
+    def compute_loss(self, *args, **kwargs):
+        return 2 * super().compute_loss(*args, **kwargs)
+
+
+class OwnCall(keras.Sequential):
+    """A model that does something else than its layers say."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
 class Subclassed(keras.Model):
     """A model without a graph."""
 
@@ -325,6 +395,13 @@ def test_models_that_cannot_be_wrapped_are_refused():
     plain = tiny_net()
     with pytest.raises(InputError, match="train_step of its own"):
         MaskController(OwnStep(plain.inputs, plain.outputs), None)
+    with pytest.raises(InputError, match="compute_loss of its own"):
+        MaskController(OwnLoss(plain.inputs, plain.outputs), None)
+    with pytest.raises(InputError, match="call of its own"):
+        inner = OwnCall([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 1)])
+        MaskController(keras.Model(plain.inputs, inner(plain.inputs[0])), None)
+    with pytest.raises(InputError, match=r"'tiny' inside 'sequential.*' is masked; wrap"):
+        MaskController(keras.Sequential([plain.inputs[0], masked(plain).model]), None)
     with pytest.raises(InputError, match="is not functional"):
         MaskController(Subclassed(name="graphless"), None)
     with pytest.raises(InputError, match="is masked already"):

@@ -252,6 +252,19 @@ def test_it_is_quantized_once_only(trained, discs):
         quantize_model(trained[1], discs[0][:8])
 
 
+class Doubled(keras.Model):
+    """A model that does something else than its layers say."""
+
+    def call(self, inputs, training=None, mask=None):
+        return 2 * super().call(inputs, training=training, mask=mask)
+
+
+def test_what_stands_in_no_graph_of_layers_is_refused(discs):
+    net = tiny_net()
+    with pytest.raises(InputError, match="call of its own"):
+        quantize_model(Doubled(net.inputs, net.outputs), discs[0][:8])
+
+
 REPLICAS = """
 import numpy as np
 from tfprune.keras import keras, tf

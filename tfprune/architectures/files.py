@@ -6,6 +6,7 @@ import json
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from tfprune.keras import keras
 from tfprune.silence import quiet_stderr
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
+_CLOSING = ("sigmoid", "softmax")
 _METADATA = "keras_metadata.pb"
 _ACCEPTED = "a .keras or .h5 file, or a SavedModel folder that Keras 2 wrote"
 _OTHER_WAY = (
@@ -113,22 +115,49 @@ def ending_in_logits(model: Any) -> Any:
         InputError: when the model is of another form.
     """
     picture_shape(model)
-    last = model.layers[-1]
-    closing = getattr(getattr(last, "activation", None), "__name__", "")
-    if closing not in ("sigmoid", "softmax") and not isinstance(last, keras.layers.Softmax):
-        return model
+    return _without_closing(model) or model
 
-    def clone(layer: Any) -> Any:
-        config = layer.get_config()
-        if layer is last:
-            if not layer.weights:
-                return keras.layers.Activation("linear", name=layer.name)
-            config["activation"] = "linear"
-        return layer.__class__.from_config(config)
 
-    plain = keras.models.clone_model(model, clone_function=clone)
-    plain.set_weights(model.get_weights())
-    return plain
+def _without_closing(model: Any) -> Any | None:
+    """Return a copy of a model without the sigmoid or softmax at its end, None when there is none.
+
+    It may be the activation of the last layer, a layer or an op of its own, and the end of a nested model.
+    """
+    history = model.outputs[0]._keras_history
+    layer, node = history.layer, history.layer._inbound_nodes[history.node_index]
+    if getattr(layer, "_is_graph_network", False):
+        inner = _without_closing(layer)
+        return None if inner is None else _copied(model, {id(layer): inner})
+    closing = _activation_of(layer)
+    if closing in (*_CLOSING, "linear") and not layer.weights:
+        before = keras.Model(model.inputs, node.keras_inputs[0], name=model.name)
+        return _copied(before, {}) if closing in _CLOSING else _without_closing(before)
+    if closing in _CLOSING:
+        return _copied(model, {id(layer): type(layer).from_config({**layer.get_config(), "activation": "linear"})})
+    return None
+
+
+def _activation_of(layer: Any) -> str:
+    """Return the name of the function that a layer's answer comes from last, "" when it has none.
+
+    >>> _activation_of(keras.layers.Activation(keras.activations.sigmoid))
+    'sigmoid'
+    """
+    if isinstance(layer, keras.layers.Softmax):
+        return "softmax"
+    function = getattr(layer, "function" if type(layer).__name__ == "TFOpLambda" else "activation", None)
+    if isinstance(function, keras.layers.Softmax):
+        return "softmax"
+    return getattr(function, "__name__", "").removesuffix("_v2")  # tf.nn.softmax calls itself softmax_v2
+
+
+def _copied(model: Any, instead: Mapping[int, Any]) -> Any:
+    """Return a copy of a model with its weights; `instead` holds by the id of a layer what stands in its place."""
+    copy = keras.models.clone_model(
+        model, clone_function=lambda layer: instead.get(id(layer)) or type(layer).from_config(layer.get_config())
+    )
+    copy.set_weights(model.get_weights())
+    return copy
 
 
 def _in_memory(model: Any) -> Any:

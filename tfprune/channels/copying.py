@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tfprune.errors import InputError
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
 _LIVE_ENDINGS = ("activation", "regularizer", "constraint")
@@ -62,6 +63,37 @@ def restore_initializers(source: Any, copy: Any) -> None:
     for key in list(vars(source)):
         if key.endswith("_initializer") and hasattr(copy, key):
             setattr(copy, key, getattr(source, key))
+
+
+def restore_settings(source: Any, copy: Any) -> None:
+    """Give a built copy of a layer or a model the trainable flags and the initializers of its source."""
+    # Setting `trainable` would overwrite the flags of all layers inside; each gets its own.
+    for old, new in zip(source._flatten_layers(), copy._flatten_layers(), strict=True):
+        new._trainable = old._trainable
+        restore_initializers(old, new)
+
+
+def added_tensors(model: Any) -> list[Any]:
+    """Return what `model.add_loss` and `model.add_metric` look at, tensors that no output hangs on."""
+    nodes = (node for nodes in model._nodes_by_depth.values() for node in nodes)
+    added = [node for node in nodes if type(node.layer).__name__ in ("AddLoss", "AddMetric")]
+    return [tensor for node in added for tensor in tf.nest.flatten(node.outputs)]
+
+
+def insert_added(model: Any, tensors: Sequence[Any]) -> None:
+    """Put into a functional model the layers that such tensors come from."""
+    nodes: dict[int, Any] = {}
+    waiting = [tensor.node for tensor in tensors]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            waiting.extend(node.parent_nodes)
+    layers = {id(node.layer): node.layer for node in reversed(nodes.values())}
+    for known in model.layers:
+        layers.pop(id(known), None)
+    if layers:
+        model._insert_layers(list(layers.values()), list(reversed(nodes.values())))
 
 
 def drawn_anew(model: Any, *, seed: int) -> Any:

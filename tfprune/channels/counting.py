@@ -110,6 +110,7 @@ class ChannelCosts:
 
 
 def _tensor_extent(shape: tuple[int, ...], labels: np.ndarray) -> _Extent:
-    """Count one value per label, times the axes that have none."""
-    fixed = math.prod(size for size, labelled in zip(shape, labels.shape, strict=True) if labelled == 1 and size > 1)
+    """Count one value per label, times the axes that have none; a scalar has a label too."""
+    axes = zip(shape or (1,), labels.shape, strict=True)
+    fixed = math.prod(size for size, labelled in axes if labelled == 1 and size > 1)
     return _Extent(fixed, (labels.reshape(-1),))

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.copying import copy_layer, restore_initializers
+from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_settings
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
-from tfprune.channels.sampling import map_arguments
+from tfprune.channels.sampling import map_arguments, map_tensors
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
@@ -72,24 +72,27 @@ class Rebuilder:
 
     def build(self, model: Any) -> Any:
         """Build a model, the whole one or a nested one."""
-        if isinstance(model, keras.Sequential) and not self._rewired(model):
+        added = added_tensors(model)
+        if isinstance(model, keras.Sequential) and not added and not self._rewired(model):
             return self._chain(model)
         values: dict[int, Any] = {id(tensor): self._input(tensor) for tensor in model.inputs}
-        inputs = map_arguments_of(model._nested_inputs, values)
+        inputs = map_tensors(model._nested_inputs, values)
         for node in nodes_of(model):
             outputs = self._call(node, values)
             for tensor, value in zip(tf.nest.flatten(node.outputs), outputs, strict=True):
                 values[id(tensor)] = value
-        outputs = map_arguments_of(model._nested_outputs, values)
+        outputs = map_tensors(model._nested_outputs, values)
         plain = type(model).__name__ in ("Functional", "Model", "Sequential")
         build = keras.Model if plain else type(model)
         try:
-            return build(inputs=inputs, outputs=outputs, name=model.name)
+            made = build(inputs=inputs, outputs=outputs, name=model.name)
         except TypeError as error:
             raise InputError(
                 f"model '{model.name}' ({type(model).__name__}) cannot be made anew: {error}. "
                 "A subclass of keras.Model must take inputs, outputs and name."
             ) from error
+        insert_added(made, [values[id(tensor)] for tensor in added])
+        return made
 
     def _rewired(self, model: Any) -> bool:
         return any(id(node) in self.graph.moves or id(node) in self.graph.gathers for node in nodes_of(model))
@@ -209,11 +212,8 @@ class Rebuilder:
         """
         self.model._trainable = self.graph.model._trainable
         for old, new in self.copies.values():
-            # Setting `trainable` would overwrite the flags of all layers inside; each gets its own.
-            for old_part, new_part in zip(old._flatten_layers(), new._flatten_layers(), strict=True):
-                new_part._trainable = old_part._trainable
+            restore_settings(old, new)
             if not is_graph(old):
-                restore_initializers(old, new)
                 for source, target in zip(old.weights, new.weights, strict=True):
                     keras.backend.set_value(target, self._left(source, read))
 
@@ -224,11 +224,6 @@ class Rebuilder:
             if slot is not None and not (alive := self.keep[slot.labels]).all():
                 value = value.compress(alive, axis)
         return value
-
-
-def map_arguments_of(structure: Any, values: dict[int, Any]) -> Any:
-    """Return a nested structure of symbolic tensors with each replaced by `values[id(tensor)]`."""
-    return tf.nest.map_structure(lambda tensor: values[id(tensor)], structure)
 
 
 def _fills_box(alive: np.ndarray) -> bool:

@@ -67,6 +67,11 @@ def map_arguments(node: Any, values: dict[int, Any]) -> tuple[Any, Any]:
     return tf.nest.map_structure(replace, (node.call_args, node.call_kwargs))
 
 
+def map_tensors(structure: Any, values: dict[int, Any]) -> Any:
+    """Return a nested structure of symbolic tensors with each replaced by `values[id(tensor)]`."""
+    return tf.nest.map_structure(lambda tensor: values[id(tensor)], structure)
+
+
 def is_symbolic(item: Any) -> bool:
     """Return whether an argument of a call is a tensor of the model, not a constant."""
     return tf.is_tensor(item) and keras.backend.is_keras_tensor(item)

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from tfprune.cli.options import NAMES
+
 _SHOWN_FILES = 20
 
 
@@ -17,12 +19,16 @@ def data() -> None:
 
 @data.command("check")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
-@click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json.")
+@click.option("--classes", type=NAMES, metavar="NAMES", help="Class names, comma-separated; default: dataset.json.")
 @click.option("--ignore-index", type=int, help="Mask id that is neither trained on nor judged.")
 @click.option("--split-file", help="JSON with lists of file stems per split, inside DIR.")
 @click.option("--group-pattern", metavar="REGEX", help="Its first group in a file's stem names the group.")
 def check(
-    folder: Path, classes: str | None, ignore_index: int | None, split_file: str | None, group_pattern: str | None
+    folder: Path,
+    classes: tuple[str, ...] | None,
+    ignore_index: int | None,
+    split_file: str | None,
+    group_pattern: str | None,
 ) -> None:
     """Find unreadable, mismatched and leaking files in DIR.
 
@@ -34,7 +40,7 @@ def check(
 
     checked = check_folder(
         folder,
-        class_names=classes.split(",") if classes else None,
+        class_names=classes,
         ignore_index=ignore_index,
         split_file=split_file,
         group_pattern=group_pattern,
@@ -56,10 +62,12 @@ def check(
 @data.command("convert")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--classes", metavar="NAMES", default="background,corrosion", show_default=True, help="Class names.")
+@click.option(
+    "--classes", type=NAMES, metavar="NAMES", default="background,corrosion", show_default=True, help="Class names."
+)
 @click.option("--group-pattern", metavar="REGEX", help="Its first group in a name stays together; default: well_N.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which groups are held out.")
-def convert(folder: Path, out: Path, classes: str, group_pattern: str | None, seed: int) -> None:
+def convert(folder: Path, out: Path, classes: tuple[str, ...], group_pattern: str | None, seed: int) -> None:
     """Turn patches of floats (images/*.npy, masks.csv) in DIR into a set in OUT.
 
     Every position of a patch is scaled by the median and the quartiles of the
@@ -70,7 +78,7 @@ def convert(folder: Path, out: Path, classes: str, group_pattern: str | None, se
     from tfprune.data.patches import GROUP_PATTERN, convert_patches
 
     pattern = group_pattern or GROUP_PATTERN
-    convert_patches(folder, out, class_names=tuple(classes.split(",")), group_pattern=pattern, seed=seed)
+    convert_patches(folder, out, class_names=classes, group_pattern=pattern, seed=seed)
     counts = ", ".join(f"{len(pairs)} {split}" for split, pairs in open_set(out).splits.items())
     click.echo(f"{out}: {counts}")
 
@@ -79,14 +87,19 @@ def _show_splits(checked: Any) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=f"{checked.name}: share of pixels per class", title_justify="left", box=None, pad_edge=False)
-    table.add_column("split")
-    table.add_column("pairs", justify="right")
-    table.add_column("size, pixels")
-    for name in checked.class_names:
-        table.add_column(name, justify="right")
+    splits = Table(box=None, pad_edge=False)
+    splits.add_column("split")
+    splits.add_column("pairs", justify="right")
+    splits.add_column("size, pixels", overflow="fold")
+    shares = Table(title="share of pixels per class", title_justify="left", box=None, pad_edge=False)
+    shares.add_column("class", overflow="fold")
     for split, summary in checked.splits.items():
         sizes = ", ".join(list(summary.sizes)[:2]) + (" ..." if len(summary.sizes) > 2 else "")
-        shares = [f"{share:.2%}" if share is not None else "-" for share in summary.class_shares.values()]
-        table.add_row(split, str(summary.pairs), sizes, *shares)
-    Console(highlight=False, markup=False).print(table)
+        splits.add_row(split, str(summary.pairs), sizes)
+        shares.add_column(split, justify="right", no_wrap=True)
+    for name in checked.class_names:
+        found = [summary.class_shares[name] for summary in checked.splits.values()]
+        shares.add_row(name, *(f"{share:.2%}" if share is not None else "-" for share in found))
+    console = Console(highlight=False, markup=False)
+    console.print(splits)
+    console.print(shares)

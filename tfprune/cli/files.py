@@ -12,6 +12,7 @@ from tfprune.cli.options import (
     BLANK_IS_EMPTY,
     MIN_PIXELS,
     MODEL,
+    NAMES,
     RANDOM_WALKER,
     RUNTIME,
     RUNTIME_PYTHON,
@@ -41,7 +42,9 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
 @click.option("--sparse", is_flag=True, help="Store mostly-zero weights without their zeros.")
 @click.option("--resize-v2", is_flag=True, help="Resizes as older Coral compilers read them; bilinear ones change.")
 @click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
-@click.option("--classes", metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data.")
+@click.option(
+    "--classes", type=NAMES, metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data."
+)
 @click.option("--calibration-images", type=click.IntRange(8), help="Pictures for the ranges; default: until they stay.")
 @click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at either end of its range.")
 @click.option("--keep-float", default=0, type=click.IntRange(0), help="Operators of int8 to compute in float instead.")
@@ -58,7 +61,7 @@ def export(
     sparse: bool,
     resize_v2: bool,
     data: Path | None,
-    classes: str | None,
+    classes: tuple[str, ...] | None,
     calibration_images: int | None,
     clip: float,
     keep_float: int,
@@ -86,7 +89,7 @@ def export(
 
     loaded = load_model(model, trust=trust)
     taken = picture_size(model, loaded, size)
-    names, pictures = classes.split(",") if classes else None, None
+    names, pictures = classes, None
     if data is not None:
         channels = picture_shape(loaded)[-1]
         names, train = read_calibration(data, size=taken, channels=channels, class_names=names)
@@ -155,7 +158,7 @@ def _write_sources(file: Path) -> None:
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
-@click.option("--classes", metavar="NAMES", help="Class names of a Keras MODEL, comma-separated.")
+@click.option("--classes", type=NAMES, metavar="NAMES", help="Class names of a Keras MODEL, comma-separated.")
 @SIZE
 @TRUST
 def predict(
@@ -170,7 +173,7 @@ def predict(
     runtime: str,
     runtime_python: str | None,
     threads: int,
-    classes: str | None,
+    classes: tuple[str, ...] | None,
     size: tuple[int, int] | None,
     trust: bool,
 ) -> None:
@@ -188,9 +191,8 @@ def predict(
     from tfprune.verification.answers import PostProcessing
     from tfprune.verification.runtimes import open_runtime
 
-    names = classes.split(",") if classes else None
     processing = PostProcessing(min_pixels, random_walker or None, blank_is_empty)
-    with tflite_files([model, *others], lambda: names, size=size, trust=trust) as files:
+    with tflite_files([model, *others], lambda: classes, size=size, trust=trust) as files:
         opened = [open_runtime(file, runtime=runtime, threads=threads, python=runtime_python) for file in files]
         pictures, unread, count = find_images(images), 0, 0
         for path in pictures:

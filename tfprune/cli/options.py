@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+
+
+class _Names(click.ParamType):
+    name = "names"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(","))
+
+
+NAMES = _Names()
+"""Names between commas, without the spaces around them."""
 
 MODEL = click.Path(path_type=Path)
 """A Keras model: a file, or the folder of a SavedModel."""

@@ -68,8 +68,8 @@ def build_class_table(
     ('road', 'car')
     """
     given = list(class_names) if not isinstance(class_names, str) else [class_names]
-    if not all(isinstance(name, str) and name for name in given):
-        raise InputError(f"class names must be non-empty texts, not {given!r}")
+    if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in given):
+        raise InputError(f"class names must be non-empty texts of one line, not {given!r}")
     twice = sorted({name for name in given if given.count(name) > 1})
     if twice:
         raise InputError(f"class names must differ; given more than once: {', '.join(twice)}")

@@ -211,6 +211,10 @@ def _check_class_names(class_names: Sequence[str], outputs: int) -> None:
             f"class_names is {class_names!r}; a model with {outputs} output{'s' * (outputs > 1)} has {wanted} classes "
             f"(at most {IGNORE_ID}), so give that many names in the order of their ids"
         )
+    if not all(isinstance(name, str) and name.strip() and name.isprintable() for name in class_names):
+        raise InputError(
+            f"class_names is {class_names!r}; the file's labels are lines of text, one non-empty name each"
+        )
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
@@ -241,9 +245,10 @@ def _trace(
         nonlocal outputs
         output = model(_preprocessed(pixels, preprocessing), training=False)
         if not tf.is_tensor(output) or not output.dtype.is_floating or output.shape[:-1] != shape[:-1]:
+            given = ", ".join(f"{item.dtype.name} {tuple(item.shape)}" for item in tf.nest.flatten(output))
             raise InputError(
-                f"export needs a model with one float output (N, {shape[1]}, {shape[2]}, K); "
-                f"{model.name} gives {output}"
+                f"export needs a model with one float output (N, {shape[1]}, {shape[2]}, K); {model.name} gives "
+                f"{given}. Of several outputs take one, keras.Model(model.inputs, OUTPUT); resize one of another size"
             )
         outputs = output.shape[-1]
         return attach_head(output, head)

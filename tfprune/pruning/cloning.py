@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_settings
+from tfprune.channels.graph import nodes_of
+from tfprune.channels.sampling import map_arguments, map_tensors
 from tfprune.errors import InputError
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 from tfprune.pruning.graph import is_nested, prunable_kernel, walk_layers
 from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.masked_model import MaskedModel
@@ -45,35 +48,62 @@ def wrap_model(
             return layer
         return MaskedLayer(layer, masked=names[path], gathers=gathers.get(path))
 
-    plain = clone_layers(model, wrap)
-    wrapped = MaskedModel(plain.inputs, plain.outputs, name=model.name)
+    wrapped = clone_layers(model, wrap, build=MaskedModel)
     wrapped.composite = getattr(model, "composite", None)
-    copy_weights(model, wrapped)
     return wrapped
 
 
 def unwrap_model(model: Any) -> Any:
     """Return a plain functional model like a masked one, with its weights as they are."""
-    inner = clone_layers(model, lambda path, layer: layer)
-    plain = keras.Model(inner.inputs, inner.outputs, name=model.name)
-    copy_weights(model, plain)
-    return plain
+    return clone_layers(model, lambda path, layer: layer)
 
 
-def clone_layers(model: Any, change: Callable[[str, Any], Any], prefix: str = "") -> Any:
-    """Return a functional model of copied layers, each passed through `change(path, copy)`, without its weights."""
+def clone_layers(model: Any, change: Callable[[str, Any], Any], *, build: Callable[..., Any] = keras.Model) -> Any:
+    """Return a model of copied layers, each passed through `change(path, copy)`, with the weights of the old one.
 
-    def clone(layer: Any) -> Any:
-        if is_nested(layer):
-            return clone_layers(layer, change, f"{prefix}{layer.name}/")
-        inner = _inner(layer)
-        copy = type(inner).from_config(inner.get_config())
-        return change(prefix + inner.name, copy)
+    What else training sees stays too: the structure of inputs and outputs, trainable flags, shared layers, and
+    what `model.add_loss` and `model.add_metric` added. Wrappers of tfmot's kind are left out.
 
-    if type(model) is not keras.Model:
-        # A subclass (Sequential, MaskedModel) would be rebuilt as such; only its graph is wanted.
-        model = keras.Model(model.inputs, model.outputs, name=model.name)
-    return keras.models.clone_model(model, clone_function=clone)
+    Args:
+        build: `build(inputs, outputs, name=...)`, the class of the new model; nested ones are plain.
+    """
+    clone = _clone(model, change, build, "", {})
+    layers = dict(walk_layers(model))
+    for path, layer in walk_layers(clone):
+        if path in layers:  # the input of a Sequential is none of its layers
+            restore_settings(_inner(layers[path]), _inner(layer))
+    copy_weights(model, clone)
+    return clone
+
+
+def _clone(
+    model: Any, change: Callable[[str, Any], Any], build: Callable[..., Any], prefix: str, copies: dict[int, Any]
+) -> Any:
+    """Clone a model; `copies` holds what was made of a layer, which several nested models may share."""
+
+    def copy(layer: Any) -> Any:
+        if id(layer) not in copies:
+            inner = _inner(layer)
+            copies[id(layer)] = (
+                _clone(layer, change, keras.Model, f"{prefix}{layer.name}/", copies)
+                if is_nested(layer)
+                else change(prefix + inner.name, copy_layer(inner))
+            )
+        return copies[id(layer)]
+
+    values = {
+        id(tensor): keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
+        for tensor, name in zip(model.inputs, model.input_names, strict=True)
+    }
+    for node in nodes_of(model):
+        args, kwargs = map_arguments(node, values)
+        made = tf.nest.flatten(copy(node.layer)(*args, **kwargs))
+        values.update(zip(map(id, tf.nest.flatten(node.outputs)), made, strict=True))
+    ends = [map_tensors(structure, values) for structure in (model._nested_inputs, model._nested_outputs)]
+    clone = build(*ends, name=model.name)
+    insert_added(clone, [values[id(tensor)] for tensor in added_tensors(model)])
+    clone._trainable = model._trainable
+    return clone
 
 
 def copy_weights(source: Any, target: Any) -> None:

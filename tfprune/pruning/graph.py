@@ -38,15 +38,23 @@ def is_nested(layer: Any) -> bool:
     return isinstance(layer, keras.Model) and bool(getattr(layer, "_is_graph_network", False))
 
 
-def walk_layers(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, layer) for all layers, in model order; a nested model's are `MODEL/LAYER`.
+def walk_layers(model: Any) -> Iterator[tuple[str, Any]]:
+    """Yield (path, layer) for all layers once, in model order; a nested model's are `MODEL/LAYER`.
 
-    The layer inside a tfmot wrapper goes by its own name.
+    The layer inside a tfmot wrapper goes by its own name, and one of several nested models by its first path.
     """
+    seen: set[int] = set()
+    for path, layer in _walk_all(model, ""):
+        if id(layer) not in seen:
+            seen.add(id(layer))
+            yield path, layer
+
+
+def _walk_all(model: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         name = layer.layer.name if isinstance(layer, PruneLowMagnitude) else layer.name
         if is_nested(layer):
-            yield from walk_layers(layer, f"{prefix}{name}/")
+            yield from _walk_all(layer, f"{prefix}{name}/")
         else:
             yield f"{prefix}{name}", layer
 
@@ -64,11 +72,14 @@ def trace_calls(model: Any) -> tuple[list[Call], list[int]]:
         )
     calls: list[Call] = []
     labels = itertools.count()
-    outputs = _trace(model, "", [next(labels) for _ in model.inputs], calls, labels)
+    paths = {id(layer): path for path, layer in walk_layers(model)}
+    outputs = _trace(model, paths, [next(labels) for _ in model.inputs], calls, labels)
     return calls, outputs
 
 
-def _trace(model: Any, prefix: str, given: Sequence[int], calls: list[Call], labels: Iterator[int]) -> list[int]:
+def _trace(
+    model: Any, paths: dict[int, str], given: Sequence[int], calls: list[Call], labels: Iterator[int]
+) -> list[int]:
     known = dict(zip(map(id, model.inputs), given, strict=True))
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
@@ -78,11 +89,11 @@ def _trace(model: Any, prefix: str, given: Sequence[int], calls: list[Call], lab
             taken = [known[id(tensor)] for tensor in node.keras_inputs]
             results = tf.nest.flatten(node.outputs)
             if is_nested(layer):
-                made = _trace(layer, f"{prefix}{layer.name}/", taken, calls, labels)
+                made = _trace(layer, paths, taken, calls, labels)
             else:
                 made = [next(labels) for _ in results]
                 grows = _enlarges(layer, node.keras_inputs, results)
-                calls.append(Call(prefix + layer.name, layer, tuple(taken), tuple(made), grows))
+                calls.append(Call(paths[id(layer)], layer, tuple(taken), tuple(made), grows))
             known.update(zip(map(id, results), made, strict=True))
     return [known[id(tensor)] for tensor in model.outputs]
 

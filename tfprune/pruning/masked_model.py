@@ -9,6 +9,11 @@ from tfprune.keras import keras, tf
 from tfprune.pruning.gathering import gather_evidence
 from tfprune.pruning.named import find_class, name_class, read_part, write_part
 
+from tf_keras.src.engine.functional import Functional
+
+_LOST = ("call", "train_step", "test_step", "compute_loss", "compute_metrics", "make_train_function")
+"""Methods of `keras.Model` that decide what is trained, and stand in no graph of layers."""
+
 
 @keras.utils.register_keras_serializable("tfprune")
 class MaskedModel(keras.Model):
@@ -160,9 +165,21 @@ def check_wrappable(model: Any) -> None:
         return  # regularized, and masks go with that
     if isinstance(model, MaskedModel):
         raise InputError(f"model '{model.name}' is masked already; go on with it, or wrap `controller.strip()`")
-    if isinstance(model, keras.Model) and type(model).train_step is not keras.Model.train_step:
-        raise InputError(
-            f"model '{model.name}' ({type(model).__name__}) has a train_step of its own, which masking would replace. "
-            "Wrap keras.Model(model.inputs, model.outputs) and train it in a loop of your own "
-            "(MaskController shows one)."
-        )
+    for part in model._flatten_layers() if isinstance(model, keras.Model) else ():
+        if isinstance(part, MaskedModel):
+            raise InputError(f"model '{part.name}' inside '{model.name}' is masked; wrap its `controller.strip()`")
+        own = [name for name in _LOST if (part is model or name == "call") and _overrides(part, name)]
+        if own:
+            raise InputError(
+                f"model '{part.name}' ({type(part).__name__}) has a {own[0]} of its own, and a model made of its "
+                "layers has not. Take keras.Model(model.inputs, model.outputs) and train it in a loop of your own "
+                "(MaskController shows one)."
+            )
+
+
+def _overrides(model: Any, name: str) -> bool:
+    """Return whether a functional model has a method of its own."""
+    if not getattr(model, "_is_graph_network", False):
+        return False
+    plain = keras.Sequential if isinstance(model, keras.Sequential) else Functional
+    return getattr(type(model), name) is not getattr(plain, name)

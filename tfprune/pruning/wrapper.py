@@ -40,6 +40,8 @@ class MaskedLayer(pruning_wrapper.PruneLowMagnitude):
         layer.get_prunable_weights = lambda: [getattr(layer, name) for name in masked]
         kwargs.setdefault("dtype", layer.dtype_policy)
         super().__init__(layer, **kwargs)
+        # Keras looks for it in the layer that is called, which is this one.
+        self._activity_regularizer = getattr(layer, "_activity_regularizer", None)
 
     def build(self, input_shape: Any) -> None:
         """Build the layer inside, its masks, and the variables of kept values and evidence."""

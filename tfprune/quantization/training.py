@@ -11,6 +11,7 @@ import numpy as np
 from tfprune.channels.graph import nodes_of
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+from tfprune.pruning.masked_model import check_wrappable
 from tfprune.quantization.folding import KERNELS, fold_model
 from tfprune.quantization.layers import LearntRange, QuantizedLayer
 from tfprune.quantization.rules import float_layers, folds_into_kernels, tensors_with_range
@@ -37,6 +38,7 @@ def quantize_model(model: Any, pictures: np.ndarray, *, keep_zeros: bool = True)
     """
     if not getattr(model, "_is_graph_network", False):
         raise InputError(f"model '{model.name}' is not functional ({type(model).__name__}); it cannot be quantized")
+    check_wrappable(model)
     if is_quantized(model):
         raise InputError(f"model '{model.name}' is quantized already; go on training it, or export it")
     folded = fold_model(model)

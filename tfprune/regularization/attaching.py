@@ -7,7 +7,7 @@ from typing import Any
 
 from tfprune.errors import InputError
 from tfprune.keras import keras
-from tfprune.pruning.cloning import clone_layers, copy_weights
+from tfprune.pruning.cloning import clone_layers
 from tfprune.pruning.graph import Call, filter_axis, norms_after, prunable_kernel, trace_calls
 from tfprune.pruning.masked_model import MaskedModel, check_wrappable
 from tfprune.pruning.selection import Selection, select_layers
@@ -78,10 +78,8 @@ def regularize_model(
             raise InputError(f"regularizer {name} finds nothing to act on in {', '.join(selection.masked)}")
         penalties += found
     reading = build_reading(gradients) if gradients else None
-    plain = clone_layers(model, lambda path, layer: layer)
-    regularized = MaskedModel(plain.inputs, plain.outputs, name=model.name)
+    regularized = clone_layers(model, lambda path, layer: layer, build=MaskedModel)
     regularized.composite = Composite(tuple(penalties), selection.masked, reading, ramp)
-    copy_weights(model, regularized)
     return regularized
 
 
