@@ -24,7 +24,7 @@ def encoder_groups(model: Any, groups: int) -> list[list[Any]]:
     if len(layers) < groups or len(layers) == len([layer for layer in model.layers if layer.weights]):
         raise InputError(
             f"progressive unfreezing needs an encoder of at least {groups} layers with weights and a decoder "
-            f"behind it; {model.name} has {len(layers)} layers in front of the first that enlarges or is named decoder..."
+            f"behind it; {model.name} has {len(layers)} layers before the first that enlarges or is named decoder..."
         )
     return [[layers[index] for index in part] for part in reversed(np.array_split(np.arange(len(layers)), groups))]
 
