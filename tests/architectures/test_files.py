@@ -187,7 +187,7 @@ def test_wrong_paths_are_named(tmp_path, name, text):
 
 
 @pytest.mark.parametrize(
-    "ending", ["activation", "layer", "softmax", "function", "op", "nested", "linear_behind", "none"]
+    "ending", ["activation", "layer", "softmax", "function", "op", "nested", "linear_behind", "dictionary", "none"]
 )
 def test_a_model_of_probabilities_becomes_one_of_logits(ending):
     logits = tiny_net()
@@ -199,6 +199,7 @@ def test_a_model_of_probabilities_becomes_one_of_logits(ending):
         "op": lambda: tf.nn.softmax(logits.output, axis=-1),
         "nested": lambda: keras.Sequential([keras.Input((32, 32, 2)), keras.layers.Softmax()])(logits.output),
         "linear_behind": lambda: keras.layers.Activation("linear")(keras.layers.Softmax()(logits.output)),
+        "dictionary": lambda: {"map": keras.layers.Softmax()(logits.output)},
         "none": lambda: logits.output,
     }[ending]()
     model = keras.Model(logits.input, x)

@@ -278,6 +278,16 @@ def test_pruning_wrappers_are_refused(tmp_path):
         export_tflite(keras.Model(image, wrapper(image)), tmp_path / "a.tflite", class_names=class_names(3))
 
 
+def test_one_answer_in_a_dictionary_is_an_answer(tmp_path):
+    image = L.Input((8, 8, 3))
+    net = keras.Model({"picture": image}, {"map": L.Conv2D(3, 1, activation="softmax")(image)})
+    path = export_tflite(net, tmp_path / "a.tflite", class_names=class_names(3))
+    (picture,) = pictures(1, size=8)
+    np.testing.assert_allclose(
+        open_runtime(path).predict(picture), net({"picture": picture[None].astype(np.float32)})["map"][0], atol=1e-5
+    )
+
+
 def test_models_that_do_not_segment_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"tf_keras .* not builtins\.function"):
         export_tflite(user_net, tmp_path / "a.tflite", class_names=class_names(3))

@@ -115,6 +115,8 @@ def ending_in_logits(model: Any) -> Any:
         InputError: when the model is of another form.
     """
     picture_shape(model)
+    if isinstance(model.input, dict) or isinstance(model.output, dict):
+        model = keras.Model(model.inputs, model.outputs, name=model.name)
     return _without_closing(model) or model
 
 

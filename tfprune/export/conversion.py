@@ -243,9 +243,10 @@ def _trace(
 
     def answer(pixels: tf.Tensor) -> tf.Tensor:
         nonlocal outputs
-        output = model(_preprocessed(pixels, preprocessing), training=False)
-        if not tf.is_tensor(output) or not output.dtype.is_floating or output.shape[:-1] != shape[:-1]:
-            given = ", ".join(f"{item.dtype.name} {tuple(item.shape)}" for item in tf.nest.flatten(output))
+        answers = tf.nest.flatten(model(_preprocessed(pixels, preprocessing), training=False))
+        output = answers[0]  # alone, as it is or in a dictionary
+        if len(answers) > 1 or not output.dtype.is_floating or output.shape[:-1] != shape[:-1]:
+            given = ", ".join(f"{item.dtype.name} {tuple(item.shape)}" for item in answers)
             raise InputError(
                 f"export needs a model with one float output (N, {shape[1]}, {shape[2]}, K); {model.name} gives "
                 f"{given}. Of several outputs take one, keras.Model(model.inputs, OUTPUT); resize one of another size"
