@@ -112,6 +112,34 @@ def test_specs_that_cannot_be_used(spec, text):
     assert "pydantic.dev" not in str(caught.value)
 
 
+def crop(size, name="RandomCrop", **options):
+    return {name: {"height": size, "width": size, **options}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "fails"),
+    [
+        ([crop(48)], None),
+        ([crop(48, "CropNonEmptyMaskIfExists", ignore_values=[0, IGNORE_ID])], None),
+        ([crop(72)], r"\[0\] RandomCrop: cannot be applied to a picture of shape \(64, 80, 3\)"),
+        ([crop(48), crop(56)], r"\[1\] RandomCrop: cannot be applied to a picture of shape \(48, 48, 3\)"),
+        ([crop(96, "Resize"), crop(72)], None),
+        ([crop(96, "Resize", p=0.5), crop(72)], r"\[1\] RandomCrop: cannot be applied to .*\(64, 80, 3\)"),
+        ([crop(16)], None),
+    ],
+)
+def test_transforms_that_change_the_size_are_tried_on_the_pictures_there_are(spec, fails):
+    if fails:
+        with pytest.raises(InputError, match=fails):
+            build_augmentation(spec, size=(32, 32), pictures=(64, 80))
+        return
+    image, mask = build_augmentation(spec, size=(32, 32), pictures=(64, 80))(
+        np.zeros((64, 80, 3), np.uint8), np.ones((64, 80), np.uint8), 5
+    )
+    assert image.shape == (32, 32, 3) and mask.shape == (32, 32)
+    assert (mask == 1).sum() == (16 * 16 if spec == [crop(16)] else 32 * 32)
+
+
 def test_the_list_of_names():
     names = list_augmentations()
     assert {"HorizontalFlip", "Affine", "CLAHE"} <= set(names)

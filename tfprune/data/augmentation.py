@@ -72,6 +72,7 @@ def build_augmentation(
     *,
     size: tuple[int, int],
     channels: int = 3,
+    pictures: tuple[int, int] | None = None,
     where: str = "augmentation",
 ) -> Augmentation:
     """Return the augmentation for a list of names, or `{name: {parameter: value}}`, of albumentations.
@@ -80,9 +81,17 @@ def build_augmentation(
     that nobody trains on them; a `fill_mask` in the spec, or a reflecting `border_mode`, changes that.
     Pictures smaller than `size` are padded in the same way, larger ones cropped at random.
 
+    Args:
+        spec: the transforms, in order.
+        size: height and width of what comes out.
+        channels: of the pictures.
+        pictures: height and width of what is augmented, which every transform is tried on here, as the ones in
+            front of it leave it; default: `size`, and at least 256.
+        where: what messages begin with.
+
     Raises:
-        InputError: an unknown name or parameter, a value out of range, or a transform that does not give
-            back uint8 pixels and class ids.
+        InputError: an unknown name or parameter, a value out of range, a transform that cannot be applied to
+            such pictures, or that does not give back uint8 pixels and class ids.
 
     >>> augment = build_augmentation(["HorizontalFlip", {"Rotate": {"limit": 20}}], size=(32, 48))
     >>> image, mask = augment(np.zeros((64, 64, 3), np.uint8), np.zeros((64, 64), np.uint8), 7)
@@ -92,13 +101,14 @@ def build_augmentation(
     if isinstance(spec, str | Mapping) or not isinstance(spec, Sequence):
         raise InputError(f"{where}: must be a list such as [HorizontalFlip, {{Rotate: {{limit: 20}}}}], not {spec!r}")
     library = _import_albumentations()
-    transforms = []
+    transforms, tried = [], {pictures or (max(256, size[0]), max(256, size[1]))}
     for number, entry in enumerate(spec):
         place = f"{where}[{number}]"
         name, parameters = _name_and_parameters(entry, place)
         place = f"{place} {name}"
         transform = _build_transform(library, name, parameters, place)
-        _try_transform(library, transform, place, shape=(max(256, size[0]), max(256, size[1]), channels))
+        made = {_try_transform(library, transform, place, shape=(*given, channels)) for given in tried}
+        tried = made if transform.p == 1 else tried | made
         transforms.append(transform)
     transforms.append(library.RandomCrop(*size, pad_if_needed=True, fill_mask=IGNORE_ID))
     return Augmentation(transforms, size=size)
@@ -143,12 +153,12 @@ def _validation_text(error: Exception) -> str:
     return "; ".join(kept[1:] if len(kept) > 1 and "validation error" in kept[0] else kept)
 
 
-def _try_transform(library: Any, transform: Any, place: str, *, shape: tuple[int, int, int]) -> None:
-    """Apply the transform once for certain, so that a recipe fails before anything is trained."""
+def _try_transform(library: Any, transform: Any, place: str, *, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """Apply the transform once for certain, before anything is trained, and return the height and width it leaves."""
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     mask = np.zeros(shape[:2], np.uint8)
-    mask[40:120, 40:160] = 100
+    mask[shape[0] // 6 : shape[0] // 2, shape[1] // 6 : shape[1] * 2 // 3] = 100
     certain = copy.deepcopy(transform)
     certain.p = 1.0
     try:
@@ -168,3 +178,4 @@ def _try_transform(library: Any, transform: Any, place: str, *, shape: tuple[int
     allowed = {0, 100, IGNORE_ID, transform.fill_mask if hasattr(transform, "fill_mask") else 0}
     if not ids <= allowed:
         raise InputError(f"{place}: mixes class ids in the mask; leave mask_interpolation at 0 (nearest)")
+    return made.shape[:2]

@@ -306,8 +306,13 @@ def build_recipe_augmentation(recipe: Recipe, inputs: Inputs) -> Any:
     """Build the augmentation of a recipe, or None when there is nothing to do."""
     if not recipe.data.augment and recipe.data.load_size in (None, recipe.data.size):
         return None
+    *_, height, width, channels = inputs.arrays["train"].images.shape
     return build_augmentation(
-        recipe.data.augment, size=tuple(recipe.data.size), channels=inputs.dataset.channels, where="data.augment"
+        recipe.data.augment,
+        size=tuple(recipe.data.size),
+        channels=channels,
+        pictures=(height, width),
+        where="data.augment",
     )
 
 
