@@ -37,6 +37,21 @@ def test_the_commands_exist(line):
         assert command is not None
 
 
+def groups(command=commands, path="tfprune"):
+    if isinstance(command, click.Group):
+        yield path, command
+        for name, part in command.commands.items():
+            yield from groups(part, f"{path} {name}")
+
+
+@pytest.mark.parametrize(("path", "group"), list(groups()))
+def test_a_list_of_commands_says_each_in_a_whole_sentence_at_80_columns(path, group):
+    text = group.get_help(click.Context(group, info_name=path, terminal_width=80))
+    listed = text.partition("Commands:")[2].strip().splitlines()
+    assert len(listed) == len(group.commands)
+    assert [line for line in listed if line.endswith("...") and not line.endswith("losses, ...")] == []
+
+
 def test_the_files_exist():
     links = re.findall(r"\]\(([^)#]+)\)", README)
     assert links and all((ROOT / link).exists() for link in links if "://" not in link)

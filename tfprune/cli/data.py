@@ -68,11 +68,12 @@ def check(
 @click.option("--group-pattern", metavar="REGEX", help="Its first group in a name stays together; default: well_N.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which groups are held out.")
 def convert(folder: Path, out: Path, classes: tuple[str, ...], group_pattern: str | None, seed: int) -> None:
-    """Turn patches of floats (images/*.npy, masks.csv) in DIR into a set in OUT.
+    """Turn patches of floats in DIR (.npy, .csv) into a set in OUT.
 
-    Every position of a patch is scaled by the median and the quartiles of the
-    sound train patches; corrupt ones (a value below -100) are left out of
-    train, and black elsewhere.
+    DIR holds images/*.npy and masks.csv. Every position of a patch is
+    scaled by the median and the quartiles of the sound train patches;
+    corrupt ones (a value below -100) are left out of train, and black
+    elsewhere.
     """
     from tfprune.data import open_set
     from tfprune.data.patches import GROUP_PATTERN, convert_patches
