@@ -19,6 +19,7 @@ from tfprune.cli.options import (
     SIZE,
     THREADS,
     TRUST,
+    refuse_options,
 )
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -87,13 +88,16 @@ def export(
     from tfprune.export.conversion import export_tflite
     from tfprune.quantization.training import is_quantized
 
+    calibrated = look_up("scheme", scheme, SCHEMES, "--scheme").calibrated
+    if data is None or not calibrated:
+        refuse_options(("calibration_images",), "they are drawn from --data, for schemes with integer activations")
     loaded = load_model(model, trust=trust)
     taken = picture_size(model, loaded, size)
     names, pictures = classes, None
     if data is not None:
         channels = picture_shape(loaded)[-1]
         names, train = read_calibration(data, size=taken, channels=channels, class_names=names)
-        if look_up("scheme", scheme, SCHEMES, "--scheme").calibrated and not is_quantized(loaded):
+        if calibrated and not is_quantized(loaded):
             chosen = choose_calibration(
                 train.images, train.masks, class_names=names, count=calibration_images, model=loaded
             )

@@ -10,6 +10,11 @@ from typing import Any
 
 import click
 
+from tfprune.cli.options import refuse_options
+
+EXPORTED = "for Keras models; a .tflite file is exported already"
+"""Why options are refused."""
+
 
 @contextmanager
 def tflite_files(
@@ -21,6 +26,7 @@ def tflite_files(
     """
     keras_models = [path for path in given if path.is_dir() or path.suffix in (".keras", ".h5", ".hdf5")]
     if not keras_models:  # nothing here needs TensorFlow
+        refuse_options(("size", "classes", "trust"), EXPORTED)
         yield list(given)
         return
     from tfprune.architectures.files import load_model

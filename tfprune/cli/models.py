@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from tfprune.cli.given import picture_size
-from tfprune.cli.options import MODEL, SIZE, TRUST
+from tfprune.cli.options import MODEL, SIZE, TRUST, refuse_options
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
@@ -106,6 +106,11 @@ def shrink(
 
     if sum(given is not None for given in (ratio, budget, plan_file)) != 1:
         raise InputError('give one of --ratio FRACTION, --budget "file_bytes<=200KiB, macs<=0.5x" and --plan FILE')
+    if plan_file:
+        chosen = ("criterion", "scope", "multiple_of", "exclude", "scheme", "size")
+        refuse_options(chosen, "a plan says already what goes; edit it, or make a new one with --ratio or --budget")
+    if ratio is not None:
+        refuse_options(("scheme",), "it says what the bounds of a --budget mean, and there is none")
     look_up("scheme", scheme, SCHEMES, "--scheme")
     options = {"scope": scope, "multiple_of": multiple_of, "exclude": exclude}
     selection = Selection(budget=budget, **options) if budget is not None else Selection(ratio=ratio, **options)

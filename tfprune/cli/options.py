@@ -6,6 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
+
+
+def refuse_options(names: tuple[str, ...], reason: str) -> None:
+    """Refuse options of the command that is running which somebody gave and which would be ignored.
+
+    Raises:
+        InputError: with the options and the reason, which follows them in the sentence.
+    """
+    from tfprune.errors import InputError
+
+    context = click.get_current_context()
+    given = [
+        parameter.opts[-1]
+        for parameter in context.command.params
+        if parameter.name in names and context.get_parameter_source(parameter.name) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise InputError(f"{' and '.join(given)}: {reason}")
 
 
 class _Names(click.ParamType):

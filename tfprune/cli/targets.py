@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from tfprune.cli.given import picture_size
-from tfprune.cli.options import MODEL, SIZE, TRUST
+from tfprune.cli.given import EXPORTED, picture_size
+from tfprune.cli.options import MODEL, SIZE, TRUST, refuse_options
 
 
 @click.command()
@@ -28,13 +28,13 @@ def lint(
     exported first, as `tfprune export` does. Exit code 1 when something falls
     back.
     """
-    from tfprune.errors import FindingError, InputError
+    from tfprune.errors import FindingError
     from tfprune.targets import find_target
     from tfprune.targets.lint import lint_file
 
     chosen = find_target(target)
-    if model.suffix == ".tflite" and (scheme or head or size or trust):
-        raise InputError(f"{model} is exported already; --scheme, --head, --size and --trust are for Keras models")
+    if model.suffix == ".tflite":
+        refuse_options(("scheme", "head", "size", "trust"), EXPORTED)
     with tempfile.TemporaryDirectory() as folder:
         path = model
         if model.suffix != ".tflite":
