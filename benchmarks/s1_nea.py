@@ -58,7 +58,9 @@ def grids() -> dict[str, Recipe]:
     content = random.model_dump(mode="json")
     content["name"] = f"{RECIPE}_block"
     content["data"]["split_file"] = "block_split.json"
-    content["search"]["ranges"]["channels.ratio"]["choice"] = [float(SPARSITIES[-1])]
+    ranges = content["search"]["ranges"]
+    ranges["channels.ratio"]["choice"] = [float(SPARSITIES[-1])]
+    ranges.pop("channels.epochs")
     return {"random": random, "block": check_recipe(content, where=content["name"])}
 
 
@@ -258,16 +260,17 @@ def describe(found: dict[str, Any]) -> str:
 def _setting() -> list[str]:
     recipe = load_recipe(RECIPE)
     ramp, all_epochs = recipe.channels.ramp_epochs, recipe.channels.epochs
+    (fewer,) = recipe.search.ranges["channels.epochs"].options
     return [
         f"[The recipe](../../tfprune/recipes/{RECIPE}.yaml): ResNet-18 encoders at {recipe.architecture.width_ratio} "
         f"of their width, from scratch, pictures of {recipe.data.size[1]}x{recipe.data.size[0]};",
         f"{recipe.training.epochs} epochs for each dense net, shared by its cells; in a cell {ramp} epochs in which",
         "masks close on whole channels, with all that is coupled to them, and after their removal",
-        f"{all_epochs - ramp} epochs on the smaller net. Taylor scores over all layers say how many channels a layer",
-        "keeps, the pruner which ones. One seed. Scores are of the exported float32 files on the test pictures;",
-        "validation alone chose epochs and settings. *IoU* is micro-imagewise, as published; *change* is relative to",
-        "the dense net of that architecture; *answered* is the share of pixels called corrosion. *dense, longer* has",
-        f"trained for {all_epochs} epochs more, as long as a cell.",
+        f"{all_epochs - ramp} epochs on the smaller net, {fewer - ramp} at .2. Taylor scores over all layers say how",
+        "many channels a layer keeps, the pruner which ones. One seed. Scores are of the exported float32 files on the",
+        "test pictures; validation alone chose epochs and settings. *IoU* is micro-imagewise, as published;",
+        "*change* is relative to the dense net of that architecture; *answered* is the share of pixels called",
+        f"corrosion. *dense, longer* has trained for {all_epochs} epochs more, as long as a cell at .5 and .9.",
     ]
 
 
