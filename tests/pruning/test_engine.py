@@ -285,6 +285,19 @@ def test_zeros_stay_zero_under_every_optimizer(discs, optimizer):
         assert np.count_nonzero(layer.kernel.numpy()) <= layer.mask.numpy().sum()
 
 
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, keras.mixed_precision.LossScaleOptimizer])
+def test_an_optimizer_of_another_model_is_refused(discs, wrap):
+    optimizer = wrap(keras.optimizers.Adam(0.01))
+    net = tiny_net()
+    net.compile(optimizer, loss())
+    net.train_on_batch(discs[0][:8].astype(np.float32), discs[1][:8])
+    with pytest.raises(InputError, match="does not know all variables"):
+        train(masked(net), discs, optimizer=optimizer)
+    controller = masked(net)
+    train(controller, discs, optimizer=type(optimizer).from_config(optimizer.get_config()))
+    assert controller.layers[0].mask.numpy().mean() < 1
+
+
 def test_a_legacy_optimizer_cannot_gather(discs):
     with pytest.raises(InputError, match="legacy one"):
         train(masked(criterion="taylor"), discs, optimizer=keras.optimizers.legacy.SGD(0.01))

@@ -54,6 +54,7 @@ class MaskedModel(keras.Model):
                 "gathering gradients, and a composite regularizer, need an optimizer of today's kind; "
                 f"{type(self.optimizer)} is a legacy one. Take its namesake from keras.optimizers."
             )
+        _check_optimizer(self)
         function = super().make_train_function(force)
         # Without a controller it is a composite alone, a clone by Keras, or what tfmot's strip_pruning leaves.
         if self.controller is not None and not isinstance(function, _TrainAndMask):
@@ -153,6 +154,18 @@ class _TrainAndMask:
         logs = self.function(iterator)
         self.model.controller.advance(before, int(self.model.mask_step.numpy()), self.model.optimizer)
         return logs
+
+
+def _check_optimizer(model: MaskedModel) -> None:
+    """Refuse an optimizer made for other variables, such as those of the model that was wrapped."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    known = getattr(optimizer, "_index_dict", {}) if getattr(optimizer, "_built", False) else None
+    if known is not None and any(optimizer._var_key(variable) not in known for variable in model.trainable_variables):
+        raise InputError(
+            f"the optimizer {optimizer.name} does not know all variables of '{model.name}': it has trained another "
+            "model, or fewer layers of this one. Compile with a new one: "
+            "type(optimizer).from_config(optimizer.get_config())."
+        )
 
 
 def check_wrappable(model: Any) -> None:
