@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,8 @@ RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
 COMMAND = f"python benchmarks/{NAME}.py --data DIR/nea"
 SCORE = "micro_imagewise_iou"
 SPARSITIES = ("0.2", "0.5", "0.9")
+LONG = SPARSITIES[1:]
+"""Those at which a cell trains as long as `dense, longer`."""
 PRUNERS = {"linear": "linear, Taylor", "polynomial": "AGP, Taylor", "movement": "movement"}
 """Schedule of the masks -> the pruner's name."""
 KEY = ("split", "kind", "architecture", "pruner", "sparsity")
@@ -210,9 +213,17 @@ def summarize(lines: Sequence[dict[str, Any]], split: str) -> dict[str, Any]:
     cells = [line for line in ours if line["kind"] == "pruned" and line["status"] == "finished"]
     drops = {one: [cell["drop_ratio"] for cell in cells if cell["sparsity"] == one] for one in SPARSITIES}
     empty = next((line for line in ours if line["kind"] == "all background"), None)
+    longer = {line["architecture"]: line["iou"] for line in ours if line["kind"] == "dense, longer"}
+    later = {
+        one: [1 - cell["iou"] / longer.get(cell["architecture"], math.nan) for cell in cells if cell["sparsity"] == one]
+        for one in LONG
+    }
     return {
         "median_drop": {one: statistics.median(values) for one, values in drops.items() if values},
         "worst_drop": {one: max(values) for one, values in drops.items() if values},
+        "median_drop_from_longer": {
+            one: statistics.median(values) for one, values in later.items() if values and not math.isnan(sum(values))
+        },
         "collapsed": [
             " ".join(cell[name] for name in KEY[2:])
             for cell in cells
@@ -277,11 +288,15 @@ def _setting() -> list[str]:
 def _against_bounds(found: dict[str, Any]) -> list[str]:
     cells, block = len(found["cells"]), len(found["block"]["cells"])
     said = [f"**{cells} of 45 cells and {block} of 15 on the block split have ended.**"]
-    for one in SPARSITIES:
-        if one in found["median_drop"]:
-            count = sum(cell["sparsity"] == one for cell in found["cells"])
-            median, worst = (_percent(found[name][one]) for name in ("median_drop", "worst_drop"))
-            said.append(f"At {one}: median {median} against dense, worst {worst} (cells: {count}).")
+    for part, place in ((found, "At"), (found["block"], "On the block split, at")):
+        for one, median in part["median_drop"].items():
+            count = sum(cell["sparsity"] == one for cell in part["cells"])
+            longer = part["median_drop_from_longer"].get(one)
+            also = "" if longer is None else f"; against the dense net trained as long, median {_percent(longer)}"
+            said.append(
+                f"{place} {one}: median {_percent(median)} against dense, worst {_percent(part['worst_drop'][one])} "
+                f"(cells: {count}){also}."
+            )
     said.append(ASKED)
     collapsed = [*found["collapsed"], *(f"{one} (block)" for one in found["block"]["collapsed"])]
     if cells:
