@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.export.nets import without_card
 from tfprune.cli.given import picture_size
 from tfprune.errors import InputError
 
@@ -36,6 +37,29 @@ def test_verify_judges_files_and_bounds_them(finished, model_file, tmp_path):
     assert rows[1]["scores"] == recorded[3]["scores"]
     below = tfprune("verify", model_file, "--data", finished / "data", "--min-iou", "0.999")
     assert below.returncode == 1 and "mean IoU below 0.999" in below.stderr
+
+
+def test_files_of_other_tools_are_told_what_they_take(finished, tmp_path):
+    ours = finished / "models" / "dense_float32.tflite"
+    foreign = without_card(ours, tmp_path / "foreign.tflite")
+    data, said = ("--data", finished / "data"), ("--scale", "255/255", "--offset", "0,0,0", "--head", "probabilities")
+    unsaid = tfprune("verify", foreign, *data)
+    assert unsaid.returncode == 2 and "--scale 1/127.5 --offset -1" in unsaid.stderr
+    told = tfprune("verify", ours, foreign, *data, *said, "--json", tmp_path / "v.json")
+    assert told.returncode == 0, told.stderr
+    rows = json.loads((tmp_path / "v.json").read_text())["rows"]
+    assert rows[0]["scores"] == rows[1]["scores"] and rows[1]["agreement_with_first"]["equal_ratio"] == 1
+    picture = next((finished / "data" / "test" / "images").iterdir())
+    drawn = [
+        tfprune("predict", *which, picture, "--out", tmp_path / which[0].stem) for which in ([ours], [foreign, *said])
+    ]
+    assert [done.returncode for done in drawn] == [0, 0], drawn[1].stderr
+    one, other = (
+        np.asarray(Image.open(tmp_path / name.stem / "masks" / f"{picture.stem}.png")) for name in (ours, foreign)
+    )
+    np.testing.assert_array_equal(one, other)
+    assert "say it themselves" in tfprune("verify", ours, *data, *said).stderr
+    assert "not a number" in tfprune("verify", foreign, *data, "--scale", "1/0").stderr
 
 
 def test_lint_takes_files_and_models_and_leaves_with_1_when_something_falls_back(finished, model_file):

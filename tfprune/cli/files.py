@@ -10,30 +10,25 @@ import click
 from tfprune.cli.given import describe_calibration, describe_kept, picture_size, tflite_files
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
+    HEAD,
     MIN_PIXELS,
     MODEL,
     NAMES,
+    OFFSET,
     RANDOM_WALKER,
     RUNTIME,
     RUNTIME_PYTHON,
+    SCALE,
     SIZE,
     THREADS,
     TRUST,
+    read_foreign,
+    read_preprocessing,
     refuse_options,
 )
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
 _DIR = click.Path(file_okay=False, path_type=Path)
-
-
-def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[float, ...] | None:
-    if text is None:
-        return None
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not a number, nor numbers separated by commas") from None
-    return values[0] if len(values) == 1 else values
 
 
 @click.command()
@@ -50,8 +45,8 @@ def _numbers(context: Any, parameter: Any, text: str | None) -> float | tuple[fl
 @click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at either end of its range.")
 @click.option("--keep-float", default=0, type=click.IntRange(0), help="Operators of int8 to compute in float instead.")
 @SIZE
-@click.option("--scale", callback=_numbers, metavar="NUMBERS", help="Model takes pixels * scale + offset.")
-@click.option("--offset", callback=_numbers, metavar="NUMBERS", help="One number, or one per channel.")
+@SCALE
+@OFFSET
 @click.option("--out", type=_FILE, help="The .tflite to write; default: beside MODEL.")
 @click.option("--c-array", is_flag=True, help="Also write sources for TFLite Micro, in a folder beside the file.")
 @TRUST
@@ -105,7 +100,6 @@ def export(
             click.echo(describe_calibration(chosen.record), err=True)
     if names is None:
         raise InputError("the file names its classes: give --classes background,rust, or --data with a dataset.json")
-    preprocessing = None if scale is None and offset is None else (1.0 if scale is None else scale, offset or 0.0)
     written = export_tflite(
         loaded,
         out or model.with_name(f"{model.stem}_{scheme}.tflite"),
@@ -117,7 +111,7 @@ def export(
         calibration=pictures,
         clip=clip,
         keep_float=keep_float,
-        preprocessing=preprocessing,
+        preprocessing=read_preprocessing(scale, offset),
         input_size=size,
     )
     click.echo(f"{written}  {written.stat().st_size / 1024:.1f} KiB")
@@ -164,6 +158,9 @@ def _write_sources(file: Path) -> None:
 @THREADS
 @click.option("--classes", type=NAMES, metavar="NAMES", help="Class names of a Keras MODEL, comma-separated.")
 @SIZE
+@SCALE
+@OFFSET
+@HEAD
 @TRUST
 def predict(
     model: Path,
@@ -179,13 +176,17 @@ def predict(
     threads: int,
     classes: tuple[str, ...] | None,
     size: tuple[int, int] | None,
+    scale: Any,
+    offset: Any,
+    head: str | None,
     trust: bool,
 ) -> None:
     """Write a .tflite MODEL's masks and overlays of IMAGES.
 
     IMAGES are pictures, videos (with OpenCV; frame by frame) or folders of
     them. Masks are index PNGs (pixel = class id) of the picture's own size;
-    overlays show them on the picture. MODEL may be a Keras model.
+    overlays show them on the picture. MODEL may be a Keras model. --scale,
+    --offset and --head say what a .tflite of another tool takes and gives.
 
     What cannot be read is named and left out: then the exit code is 1.
     """
@@ -197,7 +198,9 @@ def predict(
 
     processing = PostProcessing(min_pixels, random_walker or None, blank_is_empty)
     with tflite_files([model, *others], lambda: classes, size=size, trust=trust) as files:
-        opened = [open_runtime(file, runtime=runtime, threads=threads, python=runtime_python) for file in files]
+        foreign = read_foreign(files, scale, offset, head)
+        where = {"runtime": runtime, "threads": threads, "python": runtime_python}
+        opened = [open_runtime(file, **where, **foreign.options_for(file)) for file in files]
         pictures, unread, count = find_images(images), 0, 0
         for path in pictures:
             try:

@@ -11,14 +11,18 @@ import click
 from tfprune.cli.given import tflite_files, with_float_curve
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
+    HEAD,
     MIN_PIXELS,
     MODEL,
+    OFFSET,
     RANDOM_WALKER,
     RUNTIME,
     RUNTIME_PYTHON,
+    SCALE,
     SIZE,
     THREADS,
     TRUST,
+    read_foreign,
 )
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
@@ -49,6 +53,9 @@ _USUAL_DROP = 0.01
 @THREADS
 @click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
 @SIZE
+@SCALE
+@OFFSET
+@HEAD
 @TRUST
 def verify(
     files: tuple[Path, ...],
@@ -71,6 +78,9 @@ def verify(
     threads: int,
     json_file: Path | None,
     size: tuple[int, int] | None,
+    scale: Any,
+    offset: Any,
+    head: str | None,
     trust: bool,
 ) -> None:
     """Judge .tflite FILES on a split: quality, size, latency.
@@ -80,7 +90,8 @@ def verify(
     it. Exit code 1 when a bound is not kept.
 
     --keep-float K says where a Keras model's int8 file loses its signal, and
-    judges files with 0 to K of those operators in float32.
+    judges files with 0 to K of those operators in float32. --scale, --offset
+    and --head say what .tflite files of other tools take and give.
     """
     from rich.console import Console
 
@@ -116,6 +127,7 @@ def verify(
             python=runtime_python,
             processing=PostProcessing(min_pixels, random_walker or None, blank_is_empty),
             together=together,
+            foreign=read_foreign(converted, scale, offset, head),
         )
     console = Console(highlight=False, markup=False)
     console.print(summarise_verification(record))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +37,55 @@ class _Names(click.ParamType):
         return tuple(name.strip() for name in value.split(","))
 
 
+class _Numbers(click.ParamType):
+    name = "numbers"
+
+    def convert(self, value: Any, parameter: Any, context: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            values = tuple(_number(part) for part in value.split(","))
+        except (ValueError, ZeroDivisionError):
+            self.fail(f"{value!r} is not a number or a quotient of two, such as 1/255, nor several between commas")
+        return values[0] if len(values) == 1 else values
+
+
+def _number(text: str) -> float:
+    above, _, below = text.partition("/")
+    return float(above) / float(below) if below else float(text)
+
+
 NAMES = _Names()
 """Names between commas, without the spaces around them."""
+
+_NUMBERS = _Numbers()
+SCALE = click.option("--scale", type=_NUMBERS, help="Model takes pixels * scale + offset, such as 1/255.")
+OFFSET = click.option("--offset", type=_NUMBERS, help="One number, or one per channel.")
+HEAD = click.option("--head", metavar="HEAD", help="Output of another tool's .tflite: probabilities or logits.")
+
+
+def read_preprocessing(scale: Any, offset: Any) -> tuple[Any, Any] | None:
+    """Return (scale, offset) of the options; None when neither is given."""
+    return None if scale is None and offset is None else (1.0 if scale is None else scale, offset or 0.0)
+
+
+def read_foreign(files: Sequence[Path], scale: Any, offset: Any, head: str | None) -> Any:
+    """Return what files of other tools take and give (`tfprune.verification.runtimes.Foreign`).
+
+    Raises:
+        InputError: when it is said, and every file says it itself.
+    """
+    from tfprune.export.card import read_card
+    from tfprune.verification.runtimes import Foreign
+
+    if all(read_card(path) for path in files):
+        reason = (
+            "for .tflite files of other tools; those of tfprune say it themselves, and what a Keras model takes, "
+            "`tfprune export MODEL --scale --offset` puts into its file"
+        )
+        refuse_options(("scale", "offset", "head"), reason)
+    return Foreign(read_preprocessing(scale, offset), head)
+
 
 MODEL = click.Path(path_type=Path)
 """A Keras model: a file, or the folder of a SavedModel."""

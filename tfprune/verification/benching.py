@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from tfprune.errors import InputError
-from tfprune.export.card import read_card
 from tfprune.records import plain
 from tfprune.verification.latency import measure_latency
 from tfprune.verification.rate import convolution_shares
-from tfprune.verification.runtimes import open_runtime
+from tfprune.verification.runtimes import Foreign, open_runtime
+
+_ANY = Foreign((1.0, 0.0), "logits")
+"""What time does not depend on."""
 
 
 def bench_files(
@@ -41,7 +43,7 @@ def bench_files(
     if len(set(names)) < len(names):
         raise InputError("a file is given twice; its ratio to itself is 1")
     opened = {
-        name: open_runtime(path, runtime=runtime, threads=threads, python=python, **_anything(path))
+        name: open_runtime(path, runtime=runtime, threads=threads, python=python, **_ANY.options_for(path))
         for name, path in zip(names, files, strict=True)
     }
     rng = np.random.default_rng(0)
@@ -63,8 +65,3 @@ def bench_files(
         for name in names
     ]
     return plain({"convolution_macs_per_s": rates, "rows": rows})
-
-
-def _anything(path: Path) -> dict[str, Any]:
-    """Return what a file that does not say so is taken to take and give; its time does not depend on it."""
-    return {} if read_card(path) else {"preprocessing": (1.0, 0.0), "head": "logits"}

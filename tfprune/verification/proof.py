@@ -24,7 +24,7 @@ from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.latency import measure_latency
 from tfprune.verification.quality import Quality, measure_quality
 from tfprune.verification.rate import convolution_shares
-from tfprune.verification.runtimes import TFLiteModel, open_runtime
+from tfprune.verification.runtimes import UNSAID, Foreign, TFLiteModel, open_runtime
 
 SAMPLES = 6
 
@@ -56,6 +56,7 @@ def prove_files(
     python: str | Path | None = None,
     latency_runs: int = 50,
     processing: PostProcessing = AS_IT_IS,
+    foreign: Foreign = UNSAID,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     """Judge files on a whole split: footprint, quality, agreement and interleaved latency.
 
@@ -68,6 +69,7 @@ def prove_files(
         runtime, threads, python: see `open_runtime`; this runtime judges and is timed.
         also: further runtimes that classify all pictures for the agreement; with `micro` the arena is measured.
         processing: what is done to the answers that are judged; agreement and time are of the files alone.
+        foreign: what files of other tools take and give.
 
     Returns:
         The record (plain values: `dataset`, `runtime`, `rows`, `agreement` of each variant) and the predicted
@@ -77,7 +79,11 @@ def prove_files(
         InputError: when a file cannot be read or does not fit the images.
     """
     keras_classes = keras_classes or {}
-    opened = {file.name: open_runtime(file.path, runtime=runtime, threads=threads, python=python) for file in files}
+
+    def opener(path: Path, **where: Any) -> TFLiteModel:
+        return open_runtime(path, python=python, **where, **foreign.options_for(path))
+
+    opened = {file.name: opener(file.path, runtime=runtime, threads=threads) for file in files}
     classes = len(class_names)
     raw = {name: measure_quality(model.classes_of, images, masks, classes=classes) for name, model in opened.items()}
     judged = raw
@@ -117,7 +123,6 @@ def prove_files(
                 row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
             row["agreement"] = compare_classes(raw[file.name].predicted, maps)
         rows.append(row)
-    opener = partial(open_runtime, threads=1, python=python)
     judge = opened[first].description.split(",")[0] if runtime == "auto" else runtime
     record = {
         "dataset": {
@@ -201,6 +206,7 @@ def prove_folder(
     python: str | Path | None = None,
     processing: PostProcessing = AS_IT_IS,
     together: bool = False,
+    foreign: Foreign = UNSAID,
 ) -> dict[str, Any]:
     """Judge files on a split of a data folder, read at the size the files take; see `prove_files`.
 
@@ -209,7 +215,8 @@ def prove_folder(
     Raises:
         InputError: when the files take pictures of different sizes, or have other classes than the folder.
     """
-    opened = [open_runtime(path, runtime=runtime, threads=threads, python=python) for path in files]
+    where = {"runtime": runtime, "threads": threads, "python": python}
+    opened = [open_runtime(path, **where, **foreign.options_for(path)) for path in files]
     shapes = {(*model.input_size, model.channels) for model in opened}
     if len(shapes) > 1:
         listed = ", ".join(f"{model.path.name} {model.input_size}" for model in opened)
@@ -238,11 +245,10 @@ def prove_folder(
         arrays.images,
         arrays.masks,
         class_names=found.classes.names,
-        runtime=runtime,
+        **where,
         also=also,
-        threads=threads,
-        python=python,
         processing=processing,
+        foreign=foreign,
     )
     if together:
         mean = partial(answer, opened, processing=processing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,27 @@ class TFLiteModel:
             return values
         limits = np.iinfo(dtype)
         return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What files of other tools among several take and give; see `open_runtime`. Those of tfprune say it themselves.
+
+    Attributes:
+        preprocessing: (scale, offset), numbers or one per channel.
+        head: a key of `tfprune.export.HEADS`.
+    """
+
+    preprocessing: tuple[Any, Any] | None = None
+    head: str | None = None
+
+    def options_for(self, path: str | Path) -> dict[str, Any]:
+        """Return the arguments of `open_runtime` for a file: none for one that says it itself."""
+        return {} if read_card(Path(path)) else {"preprocessing": self.preprocessing, "head": self.head}
+
+
+UNSAID = Foreign()
+"""Nothing is said of files of other tools."""
 
 
 def open_runtime(
@@ -171,9 +193,8 @@ def _guess_head(output: TensorInfo, head: str | None, path: Path) -> str:
     if output.scale == 1 / 256:
         return "probabilities"
     raise InputError(
-        f"{path} has no card and one output channel: in Python, give open_runtime head='probabilities' (class 1 above "
-        ".5) or head='logits' (class 1 above 0). The command line takes its Keras model, or the file that "
-        "`tfprune export MODEL` makes of it"
+        f"{path} has no card and one output channel: say head 'probabilities' (class 1 above .5) or 'logits' (class 1 "
+        "above 0), on the command line with --head"
     )
 
 
@@ -186,7 +207,6 @@ def _guess_preprocessing(
     if taken.dtype in ("uint8", "int8"):
         return None
     raise InputError(
-        f"{path} has no card and takes {taken.dtype}: in Python, give open_runtime preprocessing=(scale, offset), "
-        "for example (1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1). The command line takes its Keras model, "
-        "or the file that `tfprune export MODEL --scale ... --offset ...` makes of it"
+        f"{path} has no card and takes {taken.dtype}: give open_runtime preprocessing=(scale, offset), for example "
+        "(1, 0) for raw pixels, (1 / 255, 0), or (1 / 127.5, -1); on the command line --scale 1/127.5 --offset -1"
     )
