@@ -1,15 +1,15 @@
 """Accuracy kept when channels go to a budget: criteria and controls, judged on the exported files.
 
-Every cell starts from the dense net of its seed (plain U-Net, 25 epochs; benchmarks/mask_quality.py trains the
-same on corrosion_field, others are trained here) and goes through the channel stage of a recipe as `tfprune run` does:
-removal to a share of the MACs, then epochs that follow the dense net. `dense` trains as many epochs
-without removal, `random` draws the channels by lot, `width_scaled` is the net narrowed alike to as many
-MACs and trained from scratch for all epochs together. Judged: IoU of the float32 and int8 .tflite files on the
-test split, of corrosion, or the mean over the classes of a set with more of them (camvid). A stopped training goes on;
-finished cells are lines of docs/results/channels_budget.jsonl.
+Every cell starts from the dense net of its seed (plain U-Net, trained here first where it is missing: 60 epochs, after
+which more bring little) and goes through the channel stage of a recipe as `tfprune run` does: removal to a share of
+the MACs, then epochs that follow the dense net. `dense` is that net as it is, `dense_longer` after as many epochs
+more without removal, `random` draws the channels by lot, `width_scaled` is the net narrowed alike to as many MACs and
+trained from scratch for all epochs together. Judged: IoU of the float32 and int8 .tflite files on the test split, of
+corrosion, or the mean over the classes of a set with more of them (camvid). A stopped training goes on; finished
+cells are lines of docs/results/channels_budget.jsonl.
 
 Usage: python benchmarks/channels_budget.py --data DIR/corrosion_field (or camvid) [--width 8] [--seeds 0 1 2]
-       [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way one_shot] [--nets DIR]
+       [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way one_shot] [--undistilled] [--nets DIR]
        python benchmarks/channels_budget.py --latency   (time against MACs at 128 and 256 pixels)
        python benchmarks/channels_budget.py --report    (the page from the finished cells)
        python benchmarks/channels_budget.py --quick     (drawn pictures, nothing is stored; under 45 s)
@@ -55,9 +55,10 @@ from tfprune.verification.latency import measure_latency
 from tfprune.verification.quality import measure_quality
 from tfprune.verification.runtimes import open_runtime
 
-VARIANTS = ("dense", "magnitude", "taylor", "random", "width_scaled")
+VARIANTS = ("dense", "dense_longer", "magnitude", "taylor", "random", "width_scaled")
+WHOLE, REMOVED = VARIANTS[:2], ("magnitude", "taylor")
 SHARES = (0.5, 0.25, 0.1)
-DENSE_EPOCHS = 25
+DENSE_EPOCHS, RATE = 60, 5e-3
 RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
 CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
 PICTURES: dict[str, dict[str, Any]] = {
@@ -77,9 +78,9 @@ def recipe_of(cell: dict[str, Any]) -> Recipe:
         "data": PICTURES[cell["set"]],
         "architecture": {"name": "plain_unet", "width": cell["width"]},
         "loss": [{"cross_entropy": {}}, {"dice": {}}],
-        "training": {"epochs": DENSE_EPOCHS},
+        "training": {"epochs": DENSE_EPOCHS, "learning_rate": RATE},
         "channels": {
-            "epochs": cell["epochs"],
+            "epochs": cell["epochs"] or 1,
             "learning_rate": cell["rate"],
             "budget": f"macs<={cell['share'] or 1:g}x",
             "multiple_of": 1,
@@ -97,6 +98,8 @@ def train_cell(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, net: Any, f
     """Return the net of a cell, trained."""
     run_stage = partial(train_stage, recipe, inputs=inputs, folder=folder, progress=None)
     if cell["variant"] == "dense":
+        return net
+    if cell["variant"] == "dense_longer":
         run_stage("channels", recipe.channels, net)
         return net
     shrinker = Shrinker(recipe, inputs, net, check_stages(recipe, inputs, net).remove, run_stage, folder)
@@ -108,7 +111,7 @@ def train_cell(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, net: Any, f
 
 def open_dense(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, nets: Path, work: Path) -> Any:
     """Return the dense net of a cell's seed, trained first if it is not there."""
-    path = nets / f"dense_width{cell['width']}_seed{cell['seed']}.keras"
+    path = nets / f"{cell['set']}_width{cell['width']}_seed{cell['seed']}.keras"
     if not path.exists():
         net = build_dense(recipe, inputs, None)
         train_stage(recipe, "training", recipe.training, net, inputs=inputs, folder=work / path.stem, progress=None)
@@ -221,7 +224,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def cells_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return the cells asked for: all of the first seed first; a dense one has no share."""
+    """Return the cells asked for, seed by seed; those without removal have no share, those without a way none."""
     return [
         {
             "set": arguments.data.name,
@@ -229,27 +232,25 @@ def cells_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             "seed": seed,
             "variant": variant,
             "share": share,
-            "way": arguments.way,
-            "epochs": arguments.epochs,
-            "rate": arguments.rate,
-            "distilled": not arguments.undistilled and variant not in ("dense", "width_scaled"),
+            "way": arguments.way if variant in REMOVED else "one_shot",
+            "epochs": 0 if variant == "dense" else arguments.epochs,
+            "rate": RATE if variant == "dense" else arguments.rate,
+            "distilled": not arguments.undistilled and variant in (*REMOVED, "random"),
         }
         for seed in arguments.seeds
         for variant in arguments.variants
-        for share in ([None] if variant == "dense" else arguments.shares)
+        for share in ([None] if variant in WHOLE else arguments.shares)
     ]
 
 
 def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return one row per kind of cell: mean and ends over seeds, and the loss against the best dense net of a seed."""
+    """Return one row per kind of cell: mean and ends over seeds, and the losses against both dense nets of a seed."""
     kinds: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    whole: dict[tuple[Any, ...], float] = {}
     for row in rows:
         kinds.setdefault(tuple(row[name] for name in CELL if name != "seed"), []).append(row)
-    dense: dict[tuple[Any, ...], float] = {}
-    for row in rows:
-        if row["variant"] == "dense":
-            key = (row["set"], row["width"], row["seed"])
-            dense[key] = max(dense.get(key, 0.0), row["iou_float32"])
+        if row["variant"] in WHOLE:
+            whole[row["variant"], row["set"], row["width"], row["seed"]] = row["iou_float32"]
     summary = []
     for members in kinds.values():
         row = {name: members[0][name] for name in CELL if name != "seed"}
@@ -259,12 +260,13 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             values = [member[f"iou_{scheme}"] for member in members]
             row |= {f"{scheme}_mean": round(statistics.mean(values), 4)}
             row |= {f"{scheme}_low": min(values), f"{scheme}_high": max(values)}
-        losses = [
-            dense[key] - member["iou_float32"]
-            for member in members
-            if (key := (member["set"], member["width"], member["seed"])) in dense
-        ]
-        row["loss"] = round(statistics.mean(losses), 4) if losses else None
+        for variant in WHOLE:
+            losses = [
+                whole[key] - member["iou_float32"]
+                for member in members
+                if (key := (variant, member["set"], member["width"], member["seed"])) in whole
+            ]
+            row[f"below_{variant}"] = round(statistics.mean(losses), 4) if losses else None
         summary.append(row)
     return sorted(summary, key=lambda row: (row["set"], row["width"], -(row["share"] or 1), row["variant"]))
 
@@ -277,20 +279,23 @@ def write_report(path: Path) -> list[dict[str, Any]]:
     lines = [
         "# Channels to a budget: what is kept",
         "",
-        "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 --seeds 0`),",
-        "`--rate`, `--undistilled`, `--epochs` and `--way` as the rows say, `--latency`. It goes on where it stopped:",
-        f"every finished training is a line of [{path.name}]({path.name}), and `--report` writes this page from them.",
+        "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 --seeds 0`, and",
+        "`--data DIR/camvid --seeds 0`), `--rate`, `--undistilled`, `--epochs` and `--way` as rows say, `--latency`.",
+        f"It goes on where it stopped: every finished training is a line of [{path.name}]({path.name}), and",
+        "`--report` writes this page from them.",
         f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
         "",
         "corrosion_field at 96x96 pixels, IoU of corrosion on 196 test pictures; camvid at 128x96, mean IoU of 11",
         "classes on 233. Plain U-Nets, judged by their .tflite files.",
-        f"Every cell starts from the dense net of its seed ({DENSE_EPOCHS} epochs) and trains the epochs that its row",
-        "names (Adam, cosine, the best on validation); `dense` trains them without removal, `width_scaled` trains both",
-        "together from scratch. Mean over the seeds, lowest and highest in brackets; `loss` is against the best",
-        "`dense` of the same seed, in float32.",
+        f"Every cell starts from the `dense` net of its seed ({DENSE_EPOCHS} epochs, rate {RATE:g}) and trains the",
+        "epochs that its row names (Adam, cosine, the best on validation), following the dense net or not;",
+        "`dense_longer` trains them without removal, `random` draws the channels by lot, `width_scaled` is as narrow",
+        "everywhere and trains from scratch for both together. Mean over the seeds, lowest and highest in brackets.",
+        "Below dense, below longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
         "",
-        "| set | width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | loss |",
-        "|---" * 12 + "|",
+        "| set | width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | below dense "
+        "| below longer |",
+        "|---" * 13 + "|",
         *(_line(row) for row in cells),
         "",
     ]
@@ -329,12 +334,12 @@ def _line(row: dict[str, Any]) -> str:
         ends = f" ({row[f'{scheme}_low']:.3f}-{row[f'{scheme}_high']:.3f})" if row["seeds"] > 1 else ""
         return f"{row[f'{scheme}_mean']:.3f}{ends}"
 
-    loss = "" if row["loss"] is None else f"{row['loss']:+.3f}"
+    below = " | ".join("" if (lost := row[f"below_{name}"]) is None else f"{lost:+.3f}" for name in WHOLE)
     follows = "yes" if row["distilled"] else "no"
-    way = row["way"] if row["variant"] in ("magnitude", "taylor") else ""
+    way = row["way"] if row["variant"] in REMOVED else ""
     return (
         f"| {row['set']} | {row['width']} | {row['macs_share']:.3f} | {row['variant']} | {way} | {row['epochs']} | "
-        f"{row['rate']:g} | {follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {loss} |"
+        f"{row['rate']:g} | {follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {below} |"
     )
 
 
@@ -342,10 +347,10 @@ def quick(arguments: argparse.Namespace, folder: Path) -> None:
     """Set up drawn pictures and a net that is hardly trained."""
     arguments.data, arguments.nets, arguments.results = folder / "steel", folder, folder / "quick.jsonl"
     arguments.work, arguments.epochs, arguments.seeds = folder / "work", 2, [0]
-    arguments.variants, arguments.shares = ["taylor", "width_scaled"], [0.25]
+    arguments.variants, arguments.shares = ["taylor", "random"], [0.25]
     generate_steel(arguments.data, classes=2, counts={"train": 48, "val": 8, "test": 16}, size=(32, 32), seed=0)
     net = build_model("plain_unet", input_size=(32, 32), outputs=2, width=arguments.width, seed=0)
-    with atomic_path(folder / f"dense_width{arguments.width}_seed0.keras") as temporary:
+    with atomic_path(folder / f"steel_width{arguments.width}_seed0.keras") as temporary:
         net.save(temporary)
 
 
@@ -360,9 +365,11 @@ def main() -> None:
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--epochs", type=int, default=36)
-    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--rate", type=float, default=RATE)
     parser.add_argument("--way", choices=tuple(WAYS), default="one_shot")
-    parser.add_argument("--nets", type=Path, default=Path("runs/mask_quality"), help="where the dense nets lie")
+    parser.add_argument(
+        "--nets", type=Path, default=Path("runs/channels_budget/dense"), help="where the dense nets lie"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/channels_budget"), help="where trainings are kept")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
