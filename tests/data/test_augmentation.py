@@ -126,6 +126,8 @@ def crop(size, name="RandomCrop", **options):
         ([crop(96, "Resize"), crop(72)], None),
         ([crop(96, "Resize", p=0.5), crop(72)], r"\[1\] RandomCrop: cannot be applied to .*\(64, 80, 3\)"),
         ([crop(16)], None),
+        ([{"RandomScale": {"scale_limit": 0.2}}, crop(48)], None),
+        ([{"RandomScale": {"scale_limit": 0.27}}, crop(48)], r"\[1\] RandomCrop: cannot be applied to .*\(4[67], "),
     ],
 )
 def test_transforms_that_change_the_size_are_tried_on_the_pictures_there_are(spec, fails):

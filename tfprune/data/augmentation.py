@@ -19,6 +19,8 @@ from tfprune.records import IGNORE_ID
 if TYPE_CHECKING:
     import albumentations
 
+_DRAWS = 64
+"""Times that a transform is tried whose size is random."""
 _NOT_FOR_RECIPES = ("BasicTransform", "DualTransform", "ImageOnlyTransform", "Transform3D", "Lambda")
 
 
@@ -107,8 +109,8 @@ def build_augmentation(
         name, parameters = _name_and_parameters(entry, place)
         place = f"{place} {name}"
         transform = _build_transform(library, name, parameters, place)
-        made = {_try_transform(library, transform, place, shape=(*given, channels)) for given in tried}
-        tried = made if transform.p == 1 else tried | made
+        made = {size for given in tried for size in _try_transform(library, transform, place, shape=(*given, channels))}
+        tried = _extremes(made if transform.p == 1 else tried | made)
         transforms.append(transform)
     transforms.append(library.RandomCrop(*size, pad_if_needed=True, fill_mask=IGNORE_ID))
     return Augmentation(transforms, size=size)
@@ -153,17 +155,32 @@ def _validation_text(error: Exception) -> str:
     return "; ".join(kept[1:] if len(kept) > 1 and "validation error" in kept[0] else kept)
 
 
-def _try_transform(library: Any, transform: Any, place: str, *, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """Apply the transform once for certain, before anything is trained, and return the height and width it leaves."""
-    rng = np.random.default_rng(0)
+def _extremes(sizes: set[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Return the lowest, highest, narrowest and widest of sizes."""
+    return {choose(sizes, key=lambda size: size[axis]) for choose in (min, max) for axis in (0, 1)}
+
+
+def _try_transform(library: Any, transform: Any, place: str, *, shape: tuple[int, int, int]) -> set[tuple[int, int]]:
+    """Apply the transform for certain, before anything is trained, and return the heights and widths it leaves.
+
+    One that leaves another size than it found is drawn often, for the sizes that it may leave.
+    """
+    certain = copy.deepcopy(transform)
+    certain.p = 1.0
+    pipeline = library.Compose([certain])
+    sizes = {_try_draw(pipeline, transform, place, shape=shape, seed=seed) for seed in (0, 1)}
+    if sizes != {shape[:2]}:
+        sizes |= {_try_draw(pipeline, transform, place, shape=shape, seed=seed) for seed in range(2, _DRAWS)}
+    return sizes
+
+
+def _try_draw(pipeline: Any, transform: Any, place: str, *, shape: tuple[int, int, int], seed: int) -> tuple[int, int]:
+    rng = np.random.default_rng(seed)
     image = rng.integers(0, 256, shape, dtype=np.uint8)
     mask = np.zeros(shape[:2], np.uint8)
     mask[shape[0] // 6 : shape[0] // 2, shape[1] // 6 : shape[1] * 2 // 3] = 100
-    certain = copy.deepcopy(transform)
-    certain.p = 1.0
     try:
-        pipeline = library.Compose([certain])
-        pipeline.set_random_state(rng, random.Random(0))
+        pipeline.set_random_state(rng, random.Random(seed))
         result = pipeline(image=image, mask=mask)
     except Exception as error:  # each transform has its own ways to refuse a picture
         raise InputError(
