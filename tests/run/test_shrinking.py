@@ -76,6 +76,15 @@ def test_rounds_end_within_the_budget_and_go_on_after_a_stop(prepared, tmp_path)
         np.testing.assert_array_equal(ours, theirs)
 
 
+def test_where_epochs_are_few_there_are_fewer_rounds(prepared, tmp_path):
+    few = shrinker_for(prepared, tmp_path, way="iterative", epochs=5, ratio=0.5, distillation=None)
+    assert [stage.epochs for stage in few.shrink(few.dense)[1]] == [2, 3]
+    fewest = shrinker_for(prepared, tmp_path, way="iterative", epochs=1, ratio=0.5, distillation=None)
+    assert [(stage.name, stage.epochs) for stage in fewest.shrink(fewest.dense)[1]] == [("channels", 1)]
+    many = check_recipe({**prepared[0], "channels": {"way": "iterative", "epochs": 40, "ratio": 0.5}})
+    assert many.channels.rounds_taken == 4
+
+
 def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
     names = ["random", "width_scaled", "one_shot"]
     settings = {"way": "iterative", "rounds": 2, "epochs": 4, "ratio": 0.5, "distillation": None}

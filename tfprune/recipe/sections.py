@@ -240,7 +240,9 @@ class Channels(Training):
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     way: _one_of("way", WAYS) = Field("one_shot", description="how channels go and accuracy comes back")
-    rounds: Annotated[int, Field(ge=2)] | None = Field(None, description="of iterative (default 4)")
+    rounds: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="of iterative (default 4, fewer where they would not get two epochs each)"
+    )
     distillation: Distillation | None = Field(Distillation(), description="follow the dense net; null: do not")
 
     ratio: Share | None = Field(None, description="fraction of the channels to remove; or give a budget")
@@ -281,14 +283,21 @@ class Channels(Training):
             raise ValueError(
                 f"ramp_epochs is {self.ramp_epochs} of {self.epochs} epochs, and the smaller net needs some; give fewer"
             )
-        if self.way == "iterative" and self.epochs < 2 * (self.rounds or ROUNDS):
+        if self.rounds is not None and self.epochs < 2 * self.rounds:
             raise ValueError(
-                f"{self.rounds or ROUNDS} rounds need at least two epochs each, and there are {self.epochs} epochs; "
-                "give more epochs, fewer rounds, or the way one_shot"
+                f"{self.rounds} rounds need at least two epochs each, and there are {self.epochs} epochs; give more "
+                "epochs or fewer rounds"
             )
         if (self.ratio is None) == (self.budget is None):
             raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
         return self
+
+    @property
+    def rounds_taken(self) -> int:
+        """How often channels go with epochs after it: 0 in the ways that are no rounds."""
+        if self.way == "iterative":
+            return self.rounds or max(1, min(ROUNDS, self.epochs // 2))
+        return int(self.way == "one_shot")
 
 
 class Quantization(Training):
@@ -375,7 +384,7 @@ class Recipe(Section):
             )
         if self.controls and not self.channels:
             raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
-        if "one_shot" in self.controls and self.channels.way == "one_shot":
+        if "one_shot" in self.controls and self.channels.rounds_taken == 1:
             raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
         rounded = [name for name, scheme in SCHEMES.items() if scheme.activations == "int8"]
         if self.quantization and not set(rounded) & set(self.export.schemes):

@@ -17,7 +17,7 @@ from tfprune.pruning.channels import groups_to_mask, zeroed_groups
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
-from tfprune.recipe.sections import ROUNDS, Channels, Recipe
+from tfprune.recipe.sections import Channels, Recipe
 from tfprune.run.inputs import Inputs, selection_of, train_at_net_size
 from tfprune.run.measures import activation_value_bytes
 from tfprune.training.distillation import distill
@@ -53,8 +53,8 @@ class Shrinker:
     def shrink(self, model: Any) -> tuple[Any, list[StageResult]]:
         """Return the smaller net and the stages that it took."""
         section = self.recipe.channels
-        if section.way == "iterative":
-            return self._in_rounds(model)
+        if section.rounds_taken > 1:
+            return self._in_rounds(model, section.rounds_taken)
         if section.way == "gradual":
             return self._gradually(model)
         removal = self.remove(model)
@@ -84,10 +84,9 @@ class Shrinker:
             made[name] = (net, stage)
         return made
 
-    def _in_rounds(self, model: Any) -> tuple[Any, list[StageResult]]:
+    def _in_rounds(self, model: Any, rounds: int) -> tuple[Any, list[StageResult]]:
         """Remove in rounds, by bounds that fall evenly by factors; the last round gets half of the epochs."""
         section = self.recipe.channels
-        rounds = section.rounds or ROUNDS
         target = self.remove(model)
         before, after = self._cost(model), self._cost(target.model)
         early = max(1, section.epochs // 2 // (rounds - 1))
