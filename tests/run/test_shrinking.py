@@ -76,13 +76,17 @@ def test_rounds_end_within_the_budget_and_go_on_after_a_stop(prepared, tmp_path)
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_where_epochs_are_few_there_are_fewer_rounds(prepared, tmp_path):
-    few = shrinker_for(prepared, tmp_path, way="iterative", epochs=5, ratio=0.5, distillation=None)
-    assert [stage.epochs for stage in few.shrink(few.dense)[1]] == [2, 3]
-    fewest = shrinker_for(prepared, tmp_path, way="iterative", epochs=1, ratio=0.5, distillation=None)
-    assert [(stage.name, stage.epochs) for stage in fewest.shrink(fewest.dense)[1]] == [("channels", 1)]
-    many = check_recipe({**prepared[0], "channels": {"way": "iterative", "epochs": 40, "ratio": 0.5}})
-    assert many.channels.rounds_taken == 4
+def test_a_round_halves_the_work_where_the_recipe_names_none(prepared, tmp_path):
+    def epochs_of_rounds(epochs, budget):
+        settings = {"way": "iterative", "epochs": epochs, "budget": budget, "criterion": "magnitude"}
+        shrinker = shrinker_for(prepared, tmp_path / budget, **settings)
+        object.__setattr__(shrinker, "run_stage", lambda name, section, model: (name, section.epochs))
+        return shrinker.shrink(shrinker.dense)[1]
+
+    assert epochs_of_rounds(9, "macs<=0.55x") == [("channels", 9)]
+    assert epochs_of_rounds(9, "macs<=0.25x") == [("channels_1", 4), ("channels_2", 5)]
+    assert epochs_of_rounds(12, "macs<=0.12x") == [("channels_1", 3), ("channels_2", 3), ("channels_3", 6)]
+    assert epochs_of_rounds(3, "macs<=0.12x") == [("channels", 3)]
 
 
 def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):

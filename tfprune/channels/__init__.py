@@ -16,7 +16,7 @@ from typing import Any
 
 WAYS = {
     "one_shot": "all at once, then the epochs",
-    "iterative": "in rounds with epochs between them, ranked anew each time; every round trains a smaller net",
+    "iterative": "in rounds that halve the work, with epochs between them, ranked anew each time",
     "gradual": "masks close on a schedule over half of the epochs, the masked channels go, then the other half",
     "from_scratch": "the smaller net drawn anew, trained for the epochs of all stages before and these",
 }

@@ -26,8 +26,6 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-ROUNDS = 4
-"""Rounds of the way iterative, when a recipe does not say."""
 
 
 class About(Section):
@@ -241,7 +239,7 @@ class Channels(Training):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     way: _one_of("way", WAYS) = Field("one_shot", description="how channels go and accuracy comes back")
     rounds: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="of iterative (default 4, fewer where they would not get two epochs each)"
+        None, description="of iterative (default: each halves the work, and has at least two epochs)"
     )
     distillation: Distillation | None = Field(Distillation(), description="follow the dense net; null: do not")
 
@@ -291,13 +289,6 @@ class Channels(Training):
         if (self.ratio is None) == (self.budget is None):
             raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
         return self
-
-    @property
-    def rounds_taken(self) -> int:
-        """How often channels go with epochs after it: 0 in the ways that are no rounds."""
-        if self.way == "iterative":
-            return self.rounds or max(1, min(ROUNDS, self.epochs // 2))
-        return int(self.way == "one_shot")
 
 
 class Quantization(Training):
@@ -384,7 +375,7 @@ class Recipe(Section):
             )
         if self.controls and not self.channels:
             raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
-        if "one_shot" in self.controls and self.channels.rounds_taken == 1:
+        if "one_shot" in self.controls and self.channels.way == "one_shot":
             raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
         rounded = [name for name, scheme in SCHEMES.items() if scheme.activations == "int8"]
         if self.quantization and not set(rounded) & set(self.export.schemes):

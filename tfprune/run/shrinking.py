@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,11 +54,11 @@ class Shrinker:
     def shrink(self, model: Any) -> tuple[Any, list[StageResult]]:
         """Return the smaller net and the stages that it took."""
         section = self.recipe.channels
-        if section.rounds_taken > 1:
-            return self._in_rounds(model, section.rounds_taken)
         if section.way == "gradual":
             return self._gradually(model)
         removal = self.remove(model)
+        if section.way == "iterative" and (rounds := self._rounds(model, removal.model)) > 1:
+            return self._in_rounds(model, removal, rounds)
         self._save(removal.plan, "channels")
         if section.way == "from_scratch":
             return self._from_scratch("channels", removal.model)
@@ -84,10 +85,15 @@ class Shrinker:
             made[name] = (net, stage)
         return made
 
-    def _in_rounds(self, model: Any, rounds: int) -> tuple[Any, list[StageResult]]:
+    def _rounds(self, model: Any, target: Any) -> int:
+        """Return the rounds of a recipe; when it names none, as many as the work is halved."""
+        section = self.recipe.channels
+        halvings = round(math.log2(self._cost(model).macs / self._cost(target).macs))
+        return section.rounds or min(halvings, section.epochs // 2)
+
+    def _in_rounds(self, model: Any, target: Removal, rounds: int) -> tuple[Any, list[StageResult]]:
         """Remove in rounds, by bounds that fall evenly by factors; the last round gets half of the epochs."""
         section = self.recipe.channels
-        target = self.remove(model)
         before, after = self._cost(model), self._cost(target.model)
         early = max(1, section.epochs // 2 // (rounds - 1))
         stages = []
