@@ -113,11 +113,11 @@ def test_channels_take_a_ratio_or_a_budget(recipe_file):
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        (["channels.rounds=3"], "rounds belong to the way iterative, and this is one_shot"),
-        (["channels.way=iterative", "channels.rounds=3", "channels.epochs=5"], "3 rounds need at least two epochs"),
+        (["channels.way=one_shot", "channels.rounds=3"], "rounds belong to the way iterative, and this is one_shot"),
+        (["channels.rounds=3", "channels.epochs=5"], "3 rounds need at least two epochs"),
         (["channels.way=one_shoot"], "unknown way 'one_shoot'; did you mean 'one_shot'? Accepted: one_shot, iter"),
         (["channels.way=gradual", "channels.epochs=1"], "the way gradual needs at least 2 epochs"),
-        (["controls=[one_shot]"], "one_shot is what channels.way says already"),
+        (["channels.way=one_shot", "controls=[one_shot]"], "one_shot is what channels.way says already"),
         (["controls=[wide]"], "unknown control 'wide'"),
         (["channels=null", "controls=[random]"], "this recipe has no channels section"),
         (["channels.distillation.temperature=0"], "channels.distillation.temperature is 0"),

@@ -51,7 +51,7 @@ def shrinker_for(prepared, folder, *, progress=None, controls=(), **channels):
 
 
 def test_rounds_end_within_the_budget_and_go_on_after_a_stop(prepared, tmp_path):
-    settings = {"way": "iterative", "rounds": 2, "epochs": 4, "budget": "macs<=0.3x, activation_bytes<=0.8x"}
+    settings = {"rounds": 2, "epochs": 4, "budget": "macs<=0.3x, activation_bytes<=0.8x"}
     whole = shrinker_for(prepared, tmp_path / "whole", **settings)
     model, stages = whole.shrink(whole.dense)
     assert [(stage.name, stage.epochs) for stage in stages] == [("channels_1", 2), ("channels_2", 2)]
@@ -78,7 +78,7 @@ def test_rounds_end_within_the_budget_and_go_on_after_a_stop(prepared, tmp_path)
 
 def test_a_round_halves_the_work_where_the_recipe_names_none(prepared, tmp_path):
     def epochs_of_rounds(epochs, budget):
-        settings = {"way": "iterative", "epochs": epochs, "budget": budget, "criterion": "magnitude"}
+        settings = {"epochs": epochs, "budget": budget, "criterion": "magnitude"}
         shrinker = shrinker_for(prepared, tmp_path / budget, **settings)
         object.__setattr__(shrinker, "run_stage", lambda name, section, model: (name, section.epochs))
         return shrinker.shrink(shrinker.dense)[1]
@@ -91,7 +91,7 @@ def test_a_round_halves_the_work_where_the_recipe_names_none(prepared, tmp_path)
 
 def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
     names = ["random", "width_scaled", "one_shot"]
-    settings = {"way": "iterative", "rounds": 2, "epochs": 4, "ratio": 0.5, "distillation": None}
+    settings = {"rounds": 2, "epochs": 4, "ratio": 0.5, "distillation": None}
     shrinker = shrinker_for(prepared, tmp_path, controls=names, **settings)
     shrunk, stages = shrinker.shrink(shrinker.dense)
     controls = shrinker.controls(shrinker.dense, shrunk)
@@ -148,7 +148,7 @@ def test_another_criterion_and_schedule_may_close_the_masks(prepared, tmp_path, 
 
 def test_what_belongs_to_the_way_gradual_is_refused_elsewhere(prepared):
     content, _ = prepared
-    with pytest.raises(InputError, match="masked_by belong to the way gradual, and this is one_shot"):
+    with pytest.raises(InputError, match="masked_by belong to the way gradual, and this is iterative"):
         check_recipe({**content, "channels": {"epochs": 2, "ratio": 0.5, "masked_by": "movement"}})
 
 

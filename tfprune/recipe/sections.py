@@ -237,7 +237,7 @@ class Channels(Training):
     """Channels removed from the trained net, and epochs that win the accuracy back."""
 
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
-    way: _one_of("way", WAYS) = Field("one_shot", description="how channels go and accuracy comes back")
+    way: _one_of("way", WAYS) = Field("iterative", description="how channels go and accuracy comes back")
     rounds: Annotated[int, Field(ge=2)] | None = Field(
         None, description="of iterative (default: each halves the work, and has at least two epochs)"
     )
