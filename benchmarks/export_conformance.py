@@ -322,7 +322,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, int]:
     return {
         "tried": len(cells),
         "agree": sum(row.get("agrees", False) for row in cells),
-        "float_ops": sum(len(row.get("float_ops", ())) for row in cells if row["scheme"] == "int8"),
+        "float_ops_int8": sum(len(row.get("float_ops", ())) for row in cells if row["scheme"] == "int8"),
         "failed": sum("failed" in row for row in cells),
     }
 

@@ -43,7 +43,6 @@ PRUNERS = {"linear": "linear, Taylor", "polynomial": "AGP, Taylor", "movement": 
 """Schedule of the masks -> the pruner's name."""
 KEY = ("split", "kind", "architecture", "pruner", "sparsity")
 """What tells one line of the .jsonl from another."""
-ASKED = "Asked for: at .9 a median of -3 % and nothing below -8 %, at .5 a median of -1 %, no net that collapses."
 
 PUBLISHED = {
     "fpn": (0.8935, (0.8900, 0.8991, 0.6529), (0.8932, 0.8991, 0.8387), (0.8752, 0.8120, 0.8118)),
@@ -297,7 +296,6 @@ def _against_bounds(found: dict[str, Any]) -> list[str]:
                 f"{place} {one}: median {_percent(median)} against dense, worst {_percent(part['worst_drop'][one])} "
                 f"(cells: {count}){also}."
             )
-    said.append(ASKED)
     collapsed = [*found["collapsed"], *(f"{one} (block)" for one in found["block"]["collapsed"])]
     if cells:
         said.append(

@@ -171,5 +171,6 @@ def test_ignored_pixels_are_explained(make_run: Callable[..., Path]) -> None:
 
 
 def test_the_command_has_a_default() -> None:
-    assert find_command("") == "tfprune run recipe.yaml --data DIR"
+    assert find_command("architecture: {name: fcn}") == "tfprune run recipe.yaml --data DIR"
+    assert find_command("data: {generate: {set: steel}}") == "tfprune run recipe.yaml --model FILE"
     assert find_command("about: {command: tfprune demo}") == "tfprune demo"

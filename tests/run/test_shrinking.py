@@ -86,6 +86,7 @@ def test_a_round_halves_the_work_where_the_recipe_names_none(prepared, tmp_path)
     assert epochs_of_rounds(9, "macs<=0.55x") == [("channels", 9)]
     assert epochs_of_rounds(9, "macs<=0.25x") == [("channels_1", 4), ("channels_2", 5)]
     assert epochs_of_rounds(12, "macs<=0.12x") == [("channels_1", 3), ("channels_2", 3), ("channels_3", 6)]
+    assert epochs_of_rounds(6, "macs<=0.12x") == [("channels_1", 2), ("channels_2", 2), ("channels_3", 2)]
     assert epochs_of_rounds(3, "macs<=0.12x") == [("channels", 3)]
 
 

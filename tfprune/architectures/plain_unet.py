@@ -63,7 +63,7 @@ def plain_unet(
     Width 16 and depth 4 have 1,967,058 parameters (RGB, two outputs). Pixels are scaled to 0..1.
     Source: Ronneberger et al. 2015, arXiv 1505.04597, with `same` padding and batch norms.
 
-    The U-Nets of two published systems are settings of it, with their published counts of trainable parameters:
+    The U-Nets of two published systems are settings of it, with their published counts of parameters:
 
     - Severstal (grey, four outputs): width 8, depth 5, transpose, without batch norm, 1,944,772; its ResU-Net with
       block residual, context 1 2 4 8 12 and batch norm, 1,833,012.

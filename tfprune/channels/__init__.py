@@ -17,7 +17,7 @@ from typing import Any
 WAYS = {
     "one_shot": "all at once, then the epochs",
     "iterative": "in rounds that halve the work, with epochs between them, ranked anew each time",
-    "gradual": "masks close on a schedule over half of the epochs, the masked channels go, then the other half",
+    "gradual": "masks close on a schedule for ramp_epochs (default: half), the masked channels go, then the rest",
     "from_scratch": "the smaller net drawn anew, trained for the epochs of all stages before and these",
 }
 """How channels go and accuracy comes back."""

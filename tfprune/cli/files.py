@@ -41,7 +41,9 @@ _DIR = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--classes", type=NAMES, metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data."
 )
-@click.option("--calibration-images", type=click.IntRange(8), help="Pictures for the ranges; default: until they stay.")
+@click.option(
+    "--calibration-images", type=click.IntRange(8), help="Calibration pictures; default: until the ranges settle."
+)
 @click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at either end of its range.")
 @click.option("--keep-float", default=0, type=click.IntRange(0), help="Operators of int8 to compute in float instead.")
 @SIZE

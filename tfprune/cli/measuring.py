@@ -87,7 +87,7 @@ def verify(
 
     The latency ratios are against the first file, or DENSE, measured
     interleaved. A Keras model is judged as the float32 .tflite that is made of
-    it. Exit code 1 when a bound is not kept.
+    it (int8 when it learnt its rounding). Exit code 1 when a bound is not kept.
 
     --keep-float K says where a Keras model's int8 file loses its signal, and
     judges files with 0 to K of those operators in float32. --scale, --offset
@@ -166,7 +166,8 @@ def bench(
     """Time .tflite FILES against the first one, taking turns.
 
     Medians over the rounds, and the ratio within each round with its 10th to
-    90th percentile. A Keras model is timed as the float32 .tflite made of it.
+    90th percentile. A Keras model is timed as the float32 .tflite made of it
+    (int8 when it learnt its rounding).
     """
     from rich.console import Console
 

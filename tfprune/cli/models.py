@@ -30,25 +30,33 @@ _DIR = click.Path(file_okay=False, path_type=Path)
 @click.option("--out", default="runs", show_default=True, type=_DIR)
 @click.option("--name", help="Name of the run folder; default: MODEL's, with _pruned.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other key of a recipe.")
+@SIZE
 @TRUST
 def prune(
-    model: Path, data: Path, out: Path, name: str | None, overrides: tuple[str, ...], trust: bool, **options: Any
+    model: Path,
+    data: Path,
+    out: Path,
+    name: str | None,
+    overrides: tuple[str, ...],
+    size: tuple[int, int] | None,
+    trust: bool,
+    **options: Any,
 ) -> None:
     """Prune a trained Keras MODEL with masks and verify the files.
 
     MODEL takes pixels 0..255. It ends in logits, a softmax or a sigmoid. The
     result is a run folder as that of `tfprune run`, with the recipe in it.
     """
-    from tfprune.architectures.files import load_model, picture_shape
+    from tfprune.architectures.files import load_model
     from tfprune.cli.runs import start_run
     from tfprune.recipe import check_recipe, override
 
-    height, width, _ = picture_shape(load_model(model, trust=trust))
+    size = picture_size(model, load_model(model, trust=trust), size)
     rate = {"learning_rate": options["learning_rate"]}
     ramp = {key: options[key] for key in ("epochs", "prunes", "schedule", "criterion", "granularity", "scope")}
     content: dict[str, Any] = {
         "name": name or f"{model.stem}_pruned",
-        "data": {"size": [height or 256, width or 256], "batch_size": options["batch_size"]},
+        "data": {"size": list(size), "batch_size": options["batch_size"]},
         "loss": [{"cross_entropy": {}}, {"dice": {}}],
         "pruning": {"final_sparsity": options["sparsity"], "learning_rate_schedule": "constant", **rate, **ramp},
     }
@@ -94,8 +102,9 @@ def shrink(
     as JSON beside it. Fine-tune it afterwards: the accuracy falls at first.
 
     How much goes is a ratio, a plan, or what a budget asks for: bounds on macs,
-    parameters, file_bytes, activation_bytes, arena_bytes (of TFLite Micro) and
-    latency_ms (on this machine), in k, M, KiB, MiB, or x, a share of MODEL's.
+    parameters, file_bytes, gzip_bytes, activation_bytes, arena_bytes (of TFLite
+    Micro) and latency_ms (on this machine), in k, M, G, KiB, MiB, ms, or x, a
+    share of MODEL's.
     """
     from tfprune.architectures.files import load_model
     from tfprune.channels import Plan, Selection, apply_plan, plan_channels, remove_channels

@@ -19,7 +19,7 @@ _OUT = click.option("--out", default="runs", show_default=True, type=click.Path(
 def demo(out: Path) -> None:
     """Train, prune, quantize and verify a small net on drawn pictures.
 
-    Takes about three minutes on two cores and needs no data. It is the shipped
+    Takes three to five minutes on two cores and needs no data. It is the shipped
     recipe 'demo': `tfprune run demo` is the same.
     """
     from tfprune.recipe import load_recipe

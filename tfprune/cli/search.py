@@ -105,13 +105,15 @@ def _show(folder: Path) -> None:
     from rich.console import Console
 
     from tfprune.report.search import summarise_search, write_search_page
+    from tfprune.report.wording import as_command
     from tfprune.search.fronts import load_searched, write_search_record
 
     if (folder / "settings.json").exists():  # of a function of one's own, whose search writes record and page
         Console(highlight=False).print(summarise_search(folder))
         return
     recipe = load_searched(folder)
-    about = {"purpose": recipe.about.purpose, "command": recipe.about.command}
+    again = recipe.about.command or as_command("search run", "recipe.yaml", recipe.model_dump(mode="json"))
+    about = {"purpose": recipe.about.purpose, "command": again}
     write_search_record(folder, recipe.search, name=recipe.name, **about)
     write_search_page(folder)
     Console(highlight=False).print(summarise_search(folder))

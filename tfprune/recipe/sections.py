@@ -239,7 +239,7 @@ class Channels(Training):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     way: _one_of("way", WAYS) = Field("iterative", description="how channels go and accuracy comes back")
     rounds: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="of iterative (default: each halves the work, and has at least two epochs)"
+        None, description="of iterative (default: as many as the work is halved, each with two epochs or more)"
     )
     distillation: Distillation | None = Field(Distillation(), description="follow the dense net; null: do not")
 

@@ -24,7 +24,7 @@ from tfprune.report.tables import (
     list_stages,
     list_target_rows,
 )
-from tfprune.report.wording import as_duration, as_percent, join_words
+from tfprune.report.wording import as_command, as_duration, as_percent, join_words
 
 PAGE_NAME = "report.html"
 
@@ -113,7 +113,7 @@ def list_facts(records: RunRecords) -> list[tuple[str, str]]:
 
 def find_command(recipe: str) -> str:
     """Return the command that repeats the run, from the recipe's own words where it has them."""
-    return str(_about(recipe).get("command") or "tfprune run recipe.yaml --data DIR")
+    return str(_about(recipe).get("command") or as_command("run", "recipe.yaml", _content(recipe)))
 
 
 def _channels(channels: int | None) -> str:
@@ -121,10 +121,15 @@ def _channels(channels: int | None) -> str:
 
 
 def _about(recipe: str) -> dict[str, Any]:
-    """Return the `about` section of a recipe, empty when the recipe cannot be read."""
+    """Return the `about` section of a recipe, empty when it has none."""
+    about = _content(recipe).get("about")
+    return about if isinstance(about, dict) else {}
+
+
+def _content(recipe: str) -> dict[str, Any]:
+    """Return what a recipe says, nothing when it cannot be read."""
     try:
         content = yaml.safe_load(recipe)
     except yaml.YAMLError:
         return {}
-    about = content.get("about") if isinstance(content, dict) else None
-    return about if isinstance(about, dict) else {}
+    return content if isinstance(content, dict) else {}

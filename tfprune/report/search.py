@@ -32,7 +32,7 @@ def read_search(folder: str | Path) -> dict[str, Any]:
     path = Path(folder) / "records" / "search.json"
     if not path.exists():
         raise InputError(
-            f"{folder} holds no record of a search; it is written when the search stops, or by `tfprune search show`"
+            f"{folder} holds no record of a search; it is written when the search stops: give its command again"
         )
     return read_json(path)
 
@@ -61,7 +61,7 @@ def describe_search_page(search: Mapping[str, Any]) -> dict[str, Any]:
         "heads": [(f"{quality}", "validation"), (f"{quality}", "test")]
         + [(COSTS[cost].label, COSTS[cost].unit) for cost in costs],
         "trials": [(trial, _cells(search, trial), describe_values(trial["values"])) for trial in _ranked(search)],
-        "command": search["command"] or "tfprune search run recipe.yaml --data DIR",
+        "command": search["command"],
     }
 
 

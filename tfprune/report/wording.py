@@ -216,3 +216,14 @@ def write_value(value: Any) -> str:
     if isinstance(value, list):
         return "x".join(write_value(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
+
+
+def as_command(verb: str, file: str, content: Mapping[str, Any]) -> str:
+    """Return the command for a recipe, given its content, that names what is not in it.
+
+    >>> as_command("run", "steel.yaml", {"architecture": None, "data": {"size": [64, 64]}})
+    'tfprune run steel.yaml --model FILE --data DIR'
+    """
+    model = "" if content.get("architecture") else " --model FILE"
+    data = "" if (content.get("data") or {}).get("generate") else " --data DIR"
+    return f"tfprune {verb} {file}{model}{data}"

@@ -95,7 +95,7 @@ class Shrinker:
         """Remove in rounds, by bounds that fall evenly by factors; the last round gets half of the epochs."""
         section = self.recipe.channels
         before, after = self._cost(model), self._cost(target.model)
-        early = max(1, section.epochs // 2 // (rounds - 1))
+        early = max(2, section.epochs // 2 // (rounds - 1))
         stages = []
         for number in range(1, rounds + 1):
             is_last = number == rounds

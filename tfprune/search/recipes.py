@@ -16,7 +16,7 @@ from tfprune.recipe.ranges import put_values, searched_content
 from tfprune.recipe.search import QUALITIES
 from tfprune.recipe.sections import Recipe
 from tfprune.records import read_json
-from tfprune.report.wording import as_cost, as_score, describe_values
+from tfprune.report.wording import as_command, as_cost, as_score, describe_values
 from tfprune.run import prepare, run_recipe
 from tfprune.run.folder import check_folder_is_ours, claim_folder
 from tfprune.run.inputs import Inputs, build_dense, load_inputs
@@ -99,7 +99,7 @@ def picked_recipe(searched: Recipe, record: TrialRecord) -> Recipe:
         "purpose": f"{record.trial} of the search {searched.name}: {describe_values(record.values)}",
         "source": searched.about.source,
         "result": f"in the search: {', '.join([*scores, *costs])}",
-        "command": f"tfprune run {name}.yaml" + ("" if searched.data.generate else " --data DIR"),
+        "command": as_command("run", f"{name}.yaml", searched.model_dump(mode="json")),
     }
     content = put_values(searched_content(searched), record.values)
     return check_recipe({**content, "name": name, "about": about}, where=name)
