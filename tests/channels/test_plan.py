@@ -118,6 +118,21 @@ def test_global_ranking_takes_more_from_weak_layers():
     assert after["c0"] + after["c1"] == 32 - int(32 * 0.4)
 
 
+def test_a_global_ratio_takes_its_share_of_equal_scores():
+    model = stack(16, 16)
+    for name in ("c0", "c1", "logits"):
+        layer = model.get_layer(name)
+        layer.set_weights([np.zeros_like(weight) for weight in layer.get_weights()])
+    after = widths(plan_channels(model, Selection(ratio=0.25, scope="global")))
+    assert after["c0"] + after["c1"] == 24
+
+
+def test_what_is_left_of_one_is_a_whole_share():
+    for scope in ("layer", "global"):
+        plan = plan_channels(stack(40, 80), Selection(1.0 - 0.8, scope=scope))
+        assert sum(map(len, plan.remove.values())) == 24, scope
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

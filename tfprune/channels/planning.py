@@ -106,6 +106,15 @@ class RankedFamily:
         return min(big_enough, key=lambda count: (abs(count - wanted), -count))
 
 
+def share_of(count: int, ratio: float) -> int:
+    """Return how many of `count` a ratio is, rounded down: of 40 and 1 - .8 it is 8, though their product is below.
+
+    >>> share_of(40, 1 - 0.8)
+    8
+    """
+    return int(count * ratio + 1e-9)
+
+
 def rank_families(groups: ChannelGroups, scores: np.ndarray, selection: Selection) -> list[RankedFamily]:
     """Return the families that a selection takes from.
 
@@ -148,17 +157,17 @@ def choose_ranked(
     ratio: float | None = None,
 ) -> np.ndarray:
     """Return which groups go, bool (groups,), at the families' ratios or at one for all."""
-    removed = np.zeros(len(groups), bool)
-    threshold = -np.inf
+    removed, weakest = np.zeros(len(groups), bool), np.zeros(len(groups), bool)
     if scope == "global" and ranked:
-        together = np.sort(np.concatenate([scores[family.groups] for family in ranked]))
-        share = ranked[0].ratio if ratio is None else ratio
-        threshold = together[min(int(len(together) * share), len(together) - 1)]
+        # By rank and not by a threshold: many scores may be equal, as those of dead channels are.
+        together = np.concatenate([family.groups for family in ranked])
+        rising = together[np.argsort(scores[together], kind="stable")]
+        weakest[rising[: share_of(len(together), ranked[0].ratio if ratio is None else ratio)]] = True
     for family in ranked:
         if scope == "global":
-            wanted = int(np.count_nonzero(scores[family.groups] >= threshold))
+            wanted = int(np.count_nonzero(~weakest[family.groups]))
         else:
-            wanted = len(family.groups) - int(len(family.groups) * (family.ratio if ratio is None else ratio))
+            wanted = len(family.groups) - share_of(len(family.groups), family.ratio if ratio is None else ratio)
         removed[family.groups[family.nearest(wanted) :]] = True
     for together in groups.never_empty:
         if removed[together].all():

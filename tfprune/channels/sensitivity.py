@@ -9,6 +9,7 @@ import numpy as np
 
 from tfprune.channels.checking import masked_reader
 from tfprune.channels.groups import ChannelGroups
+from tfprune.channels.planning import share_of
 from tfprune.channels.rebuild import Rebuilder
 from tfprune.errors import InputError
 from tfprune.keras import tf
@@ -57,7 +58,7 @@ def measure_sensitivity(
     for family in groups.families:
         lowest = family.groups[np.argsort(scores[family.groups], kind="stable")]
         masked = nothing.copy()
-        masked[lowest[: max(1, int(len(lowest) * share))]] = True
+        masked[lowest[: max(1, share_of(len(lowest), share))]] = True
         rises.append(mean_loss(masked) - whole)
     return np.array(rises)
 
