@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tests.channels.test_plan import stack
 from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
 from tfprune.channels import ChannelGroups, Selection, label_channels, plan_channels, score_groups
+from tfprune.channels.planning import choose
 from tfprune.channels.sensitivity import measure_sensitivity, weigh_by_sensitivity
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
@@ -74,6 +76,16 @@ def test_a_family_whose_masking_does_good_still_has_a_price():
     weighed = weigh_by_sensitivity(groups, np.ones(len(groups)), np.array([3.0, -1.0, 0.0]))
     by_family = [set(weighed[family.groups].tolist()) for family in groups.families]
     assert by_family == [{3.0}, {0.05}, {0.05}]
+
+
+def test_a_sensitive_family_stays_whichever_sign_its_scores_have():
+    groups = ChannelGroups(label_channels(stack(40, 80)))
+    scores = score_groups(groups, criterion="redundancy")
+    for rises, spared in (((5.0, 1.0), 0), ((1.0, 5.0), 1)):
+        weighed = weigh_by_sensitivity(groups, scores, np.array(rises))
+        removed = choose(groups, weighed, Selection(ratio=0.3, scope="global"))
+        lost = [removed[family.groups].mean() for family in groups.families]
+        assert lost[spared] < lost[1 - spared]
 
 
 def test_no_batches(batches):

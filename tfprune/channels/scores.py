@@ -79,7 +79,8 @@ def score_groups(
 
     Every kernel that makes or reads the channels is judged with those channels as its filters; the
     scores of one kernel are divided by their mean size, so that layers compare, and a group gets
-    the mean, the maximum or the root mean square over its slices.
+    the mean, the maximum or the root mean square over its slices. Where a criterion gives negative
+    scores, all are raised such that the lowest is 0.
 
     Args:
         groups: the groups.
@@ -106,7 +107,8 @@ def score_groups(
     if by_norm and np.isnan(scores).any():
         # A layer without a norm has no gamma: next to the layers that have one, its kernel speaks.
         scores = np.where(np.isnan(scores), score_groups(groups, reduction=reduction), scores)
-    return scores
+    # Weights and prices multiply scores: below zero the dearest channels would be the first to go.
+    return scores - min(0.0, float(scores.min(initial=0.0)))
 
 
 def _kernel_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
@@ -184,8 +186,8 @@ def weigh_by_rank(groups: ChannelGroups, scores: np.ndarray) -> np.ndarray:
     The last channels of a layer carry more than the same channels among many: without this one
     ranking can leave a layer with a single channel that all others have to pass.
     """
-    lifted = scores - min(0.0, float(scores.min(initial=0.0)))
+    weighed = scores.copy()
     for family in groups.families:
-        order = family.groups[np.argsort(-lifted[family.groups], kind="stable")]
-        lifted[order] *= np.sqrt(len(order) / np.arange(1, len(order) + 1))
-    return lifted
+        order = family.groups[np.argsort(-weighed[family.groups], kind="stable")]
+        weighed[order] *= np.sqrt(len(order) / np.arange(1, len(order) + 1))
+    return weighed
