@@ -9,7 +9,7 @@ corrosion, or the mean over the classes of a set with more of them (camvid). A s
 cells are lines of docs/results/channels_budget.jsonl.
 
 Usage: python benchmarks/channels_budget.py --data DIR/corrosion_field (or camvid) [--width 8] [--seeds 0 1 2]
-       [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way one_shot] [--undistilled] [--nets DIR]
+       [--variants taylor ...] [--shares 0.5 0.25 0.1] [--epochs 36] [--way iterative] [--undistilled] [--nets DIR]
        python benchmarks/channels_budget.py --latency   (time against MACs at 128 and 256 pixels)
        python benchmarks/channels_budget.py --report    (the page from the finished cells)
        python benchmarks/channels_budget.py --quick     (drawn pictures, nothing is stored; under 45 s)
@@ -282,23 +282,22 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         "# Channels to a budget: what is kept",
         "",
         "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 --seeds 0`, and",
-        "`--data DIR/camvid --seeds 0 --epochs 72`), `--rate`, `--undistilled`, `--epochs` and `--way` as rows say,",
-        "`--latency`.",
-        f"It goes on where it stopped: every finished training is a line of [{path.name}]({path.name}), and",
-        "`--report` writes this page from them.",
+        "`--data DIR/camvid --seeds 0 --epochs 72`), `--way`, `--rate`, `--undistilled` as rows say, `--latency`. It goes",
+        f"on where it stopped: every finished training is a line of [{path.name}]({path.name}); `--report` writes this page.",
         f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
         "",
         "corrosion_field at 96x96 pixels, IoU of corrosion on 196 test pictures; camvid at 128x96, mean IoU of 11",
         "classes on 233. Plain U-Nets, judged by their .tflite files.",
-        f"Every cell starts from the `dense` net of its seed (rate {RATE:g}; {DENSE_EPOCHS['corrosion_field']} epochs",
-        f"of corrosion_field, {DENSE_EPOCHS['camvid']} of camvid, which has half as many pictures) and trains the",
-        "epochs that its row names (Adam, cosine, the best on validation), following the dense net or not;",
-        "`dense_longer` trains them without removal, `random` draws the channels by lot, `width_scaled` is as narrow",
-        "everywhere and trains from scratch for both together. Mean over the seeds, lowest and highest in brackets.",
+        f"Every cell starts from the `dense` net of its seed (rate {RATE:g}; {DENSE_EPOCHS['corrosion_field']} epochs, and",
+        f"{DENSE_EPOCHS['camvid']} on camvid, which has half as many pictures) and trains the epochs of its row (Adam,",
+        "cosine, the best on validation), following the dense net or not. The way iterative halves the MACs in each",
+        "round. `dense_longer` trains without removal, `random` draws the channels by lot and removes them at once,",
+        "`width_scaled` is as narrow everywhere and trains from scratch for both together. Mean over the seeds, lowest",
+        "and highest in brackets.",
         "Below dense, below longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
         "",
-        "| set | width | MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 | below dense "
-        "| below longer |",
+        "| set | width | share of MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 "
+        "| below dense | below longer |",
         "|---" * 13 + "|",
         *(_line(row) for row in cells),
         "",
@@ -370,7 +369,7 @@ def main() -> None:
     parser.add_argument("--shares", type=float, nargs="+", default=list(SHARES))
     parser.add_argument("--epochs", type=int, default=36)
     parser.add_argument("--rate", type=float, default=RATE)
-    parser.add_argument("--way", choices=tuple(WAYS), default="one_shot")
+    parser.add_argument("--way", choices=tuple(WAYS), default="iterative")
     parser.add_argument(
         "--nets", type=Path, default=Path("runs/channels_budget/dense"), help="where the dense nets lie"
     )
