@@ -21,6 +21,7 @@ import argparse
 import json
 import statistics
 import tempfile
+import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -281,20 +282,27 @@ def write_report(path: Path) -> list[dict[str, Any]]:
     lines = [
         "# Channels to a budget: what is kept",
         "",
-        "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 --seeds 0`, and",
-        "`--data DIR/camvid --seeds 0 --epochs 72`), `--way`, `--rate`, `--undistilled` as rows say, `--latency`. It goes",
-        f"on where it stopped: every finished training is a line of [{path.name}]({path.name}); `--report` writes this page.",
-        f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
+        textwrap.fill(
+            "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 "
+            "--seeds 0`, and `--data DIR/camvid --seeds 0 --epochs 72`), `--way`, `--rate`, `--undistilled` as "
+            "rows say, `--latency`. It goes on where it stopped: every finished training is a line of "
+            f"[{path.name}]({path.name}), and `--report` writes this page. {date.today().isoformat()}, "
+            f"{machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
+            110,
+        ),
         "",
-        "corrosion_field at 96x96 pixels, IoU of corrosion on 196 test pictures; camvid at 128x96, mean IoU of 11",
-        "classes on 233. Plain U-Nets, judged by their .tflite files.",
-        f"Every cell starts from the `dense` net of its seed (rate {RATE:g}; {DENSE_EPOCHS['corrosion_field']} epochs, and",
-        f"{DENSE_EPOCHS['camvid']} on camvid, which has half as many pictures) and trains the epochs of its row (Adam,",
-        "cosine, the best on validation), following the dense net or not. The way iterative halves the MACs in each",
-        "round. `dense_longer` trains without removal, `random` draws the channels by lot and removes them at once,",
-        "`width_scaled` is as narrow everywhere and trains from scratch for both together. Mean over the seeds, lowest",
-        "and highest in brackets.",
-        "Below dense, below longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
+        textwrap.fill(
+            "corrosion_field at 96x96 pixels, IoU of corrosion on 196 test pictures; camvid at 128x96, mean "
+            "IoU of 11 classes on 233. Plain U-Nets, judged by their .tflite files. Every cell starts from the "
+            f"`dense` net of its seed (rate {RATE:g}; {DENSE_EPOCHS['corrosion_field']} epochs, and "
+            f"{DENSE_EPOCHS['camvid']} on camvid, which has half as many pictures) and trains the epochs of its "
+            "row (Adam, cosine, the best on validation), following the dense net or not. The way iterative "
+            "halves the MACs in each round. `dense_longer` trains without removal, `random` draws the channels "
+            "by lot and removes them at once, `width_scaled` is as narrow everywhere and trains from scratch "
+            "for both together. Mean over the seeds, lowest and highest in brackets. Below dense, below "
+            "longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
+            110,
+        ),
         "",
         "| set | width | share of MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 "
         "| below dense | below longer |",
