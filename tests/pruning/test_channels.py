@@ -7,36 +7,57 @@ import pytest
 
 from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
-from tfprune.channels import ChannelGroups, Selection, apply_plan, label_channels, score_groups
-from tfprune.channels.planning import choose, write_plan
+from tfprune.channels import ChannelGroups, Selection, apply_plan, label_channels, plan_channels
+from tfprune.channels.planning import write_plan
 from tfprune.keras import keras
-from tfprune.pruning.channels import groups_to_mask, zeroed_groups
-from tfprune.pruning.controller import MaskController
-from tfprune.pruning.schedules import build_schedule
+from tfprune.pruning.channels import mask_channels, masked_groups
 
-NETS = {"tiny": tiny_net, **{name: TOPOLOGIES[name] for name in ("residual", "unet_plus_plus", "nested")}}
+layers = keras.layers
+
+
+def chain(*middle):
+    """image -> a (16 channels) -> the layers given -> logits."""
+    keras.utils.set_random_seed(0)
+    image = x = layers.Input((8, 8, 3))
+    for layer in (layers.Conv2D(16, 3, name="a"), *middle, layers.Conv2D(2, 1, name="logits")):
+        x = layer(x)
+    return keras.Model(image, x)
+
+
+NETS = {
+    "tiny": tiny_net,
+    **{name: TOPOLOGIES[name] for name in ("residual", "unet_plus_plus", "nested", "slices_and_split")},
+    "separable": lambda: chain(layers.ReLU(), layers.SeparableConv2D(16, 3, activation="relu", name="b")),
+    "sigmoid": lambda: chain(layers.Activation("sigmoid"), layers.Conv2D(16, 3, activation="softplus", name="b")),
+}
+
+
+def close_masks(model, plan):
+    """Return the model with the masks of a plan in its weights, and the smaller one."""
+    controller = mask_channels(model, plan, schedule="one_shot", criterion="magnitude", steps=1)
+    controller.update(1, keras.optimizers.SGD(0.0))
+    plain = controller.strip()
+    groups = ChannelGroups(label_channels(plain))
+    return plain, apply_plan(plain, write_plan(groups, masked_groups(groups, controller)))
 
 
 @pytest.mark.parametrize("name", NETS)
 def test_masked_channels_are_those_that_a_plan_would_leave_out(name):
     model = NETS[name]()
-    groups = ChannelGroups(label_channels(model))
-    removed = choose(groups, score_groups(groups), Selection(ratio=0.5))
-    masks, selection, shares = groups_to_mask(groups, removed)
-    schedule = build_schedule("one_shot", max(shares.values()), begin_step=0, end_step=1, prunes=1)
-    controller = MaskController(
-        model, schedule, selection=selection, granularity=masks, scope="layer", layer_sparsity=shares
-    )
+    plan = plan_channels(model)
+    plain, removal = close_masks(model, plan)
+    assert [row.channels_after for row in removal.plan.layers] == [row.channels_after for row in plan.layers]
     images = np.random.default_rng(0).random((2, *model.input_shape[1:])).astype(np.float32)
-    controller.model.compile(keras.optimizers.SGD(0.0), "mse")
-    controller.model.train_on_batch(images, np.zeros_like(model.predict(images, verbose=0)))
-    plain = controller.strip()
-    left = ChannelGroups(label_channels(plain))
-    gone = zeroed_groups(left)
-    for family in left.families:
-        assert gone[family.groups].sum() == removed[family.groups].sum(), family.layers
-    smaller = apply_plan(plain, write_plan(left, gone)).model
     np.testing.assert_allclose(
-        smaller.predict(images, verbose=0), plain.predict(images, verbose=0), rtol=1e-4, atol=1e-5
+        removal.model.predict(images, verbose=0), plain.predict(images, verbose=0), rtol=1e-4, atol=1e-5
     )
-    assert smaller.count_params() < 0.6 * model.count_params()
+    assert removal.model.count_params() < 0.6 * model.count_params()
+
+
+def test_filters_that_were_zero_before_stay_where_the_plan_leaves_them():
+    model = chain(layers.ReLU(), layers.Conv2D(16, 3, activation="relu", name="b"))
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel[..., :5] = 0
+    model.get_layer("a").set_weights([kernel, bias])
+    _, removal = close_masks(model, plan_channels(model, Selection(0.5, exclude=["a"])))
+    assert {layer: len(channels) for layer, channels in removal.plan.remove.items()} == {"b": 8}

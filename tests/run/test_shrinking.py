@@ -132,19 +132,28 @@ def test_another_criterion_and_schedule_may_close_the_masks(prepared, tmp_path, 
         made.append((schedule, settings["criterion"]))
         return MaskController(model, schedule, **settings)
 
-    monkeypatch.setattr("tfprune.run.shrinking.MaskController", record)
+    monkeypatch.setattr("tfprune.pruning.channels.MaskController", record)
     settings = {"way": "gradual", "epochs": 4, "ramp_epochs": 3, "ratio": 0.5, "distillation": None}
     settings |= {"schedule": "movement", "masked_by": "movement"}
     shrinker = shrinker_for(prepared, tmp_path, **settings)
     target = shrinker.remove(shrinker.dense).plan
     _, (masked, recovered) = shrinker.shrink(shrinker.dense)
-    ((schedule, criterion),) = made
+    _, (schedule, criterion) = made  # the first proves before training that masks can be made
     assert criterion == "movement" and min(sparsity_by_step(schedule)) > 0.4 * 6  # it waits for 40 % of the steps
     followed = Plan.load(tmp_path / "records" / "channels.json")
     assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
     assert (masked.epochs, recovered.epochs) == (3, 1)
     rates = [row["learning_rate"] for row in masked.history]
     assert rates == pytest.approx([0.002] * 3) and recovered.history[-1]["learning_rate"] < 0.0015
+
+
+def test_what_cannot_be_masked_is_said_before_training(prepared, tmp_path):
+    content, inputs = prepared
+    prepared = {**content, "architecture": {**content["architecture"], "upsampling": "transpose"}}, inputs
+    norms = {"criterion": "norm_scale", "epochs": 2, "ratio": 0.5}
+    assert shrinker_for(prepared, tmp_path, **norms)  # removal judges layers without a norm by their kernels
+    with pytest.raises(InputError, match="channels: criterion 'NormScale' needs a batch norm with a scale"):
+        shrinker_for(prepared, tmp_path, way="gradual", **norms)
 
 
 def test_what_belongs_to_the_way_gradual_is_refused_elsewhere(prepared):

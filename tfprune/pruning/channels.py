@@ -3,14 +3,47 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 
-from tfprune.channels import ChannelGroups
+from tfprune.channels import ChannelGroups, Plan, label_channels
+from tfprune.channels.planning import read_plan
+from tfprune.criteria import Criterion
+from tfprune.pruning.controller import MaskController
 from tfprune.pruning.groups import ChannelGroup, Member
+from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import Selection
 
-_MASKED = ("kernel", "depthwise_kernel", "bias", "gamma", "beta")
+_MASKED = ("kernel", "depthwise_kernel", "pointwise_kernel", "bias", "gamma", "beta")
+_PRUNES = 16
+"""Mask updates."""
+
+
+def mask_channels(
+    model: Any, plan: Plan, *, schedule: str, criterion: str | Criterion, steps: int
+) -> MaskController | None:
+    """Return the controller whose masks close to the shape of a plan in so many training steps.
+
+    None where the plan takes nothing.
+
+    Raises:
+        InputError: when a layer cannot be masked or judged by the criterion, or the steps are too few.
+    """
+    groups = ChannelGroups(label_channels(model, opaque=plan.opaque))
+    masks, selection, shares = groups_to_mask(groups, read_plan(groups, plan))
+    if not masks:
+        return None
+    prunes = max(1, min(_PRUNES, steps * 2 // 5))  # the schedule movement ramps over 40 % of the steps
+    return MaskController(
+        model,
+        build_schedule(schedule, max(shares.values()), begin_step=0, end_step=steps, prunes=prunes),
+        criterion=criterion,
+        selection=selection,
+        granularity=masks,
+        scope="layer",
+        layer_sparsity=shares,
+    )
 
 
 def groups_to_mask(
@@ -19,7 +52,7 @@ def groups_to_mask(
     """Return the channel groups, the selection and the `layer_sparsity` of a `MaskController`.
 
     Masked by them, every family of coupled layers ends with as many channels as a plan leaves it; which
-    ones is up to the masks.
+    ones is up to the masks. What reads a channel is masked too: behind a sigmoid, a filter of zeros is not silent.
 
     Args:
         groups: of the model that is to be masked.
@@ -39,7 +72,7 @@ def groups_to_mask(
         members = []
         for slot in groups.slots:
             numbers = groups.numbers(slot.labels)
-            if slot.role == "in" or id(slot.variable) not in names or not np.isin(family.groups, numbers).all():
+            if id(slot.variable) not in names or not np.isin(family.groups, numbers).any():
                 continue
             indices = tuple(tuple(np.flatnonzero(numbers == group).tolist()) for group in family.groups)
             members.append(Member(slot.layer, names[id(slot.variable)], slot.axis, indices))
@@ -51,14 +84,15 @@ def groups_to_mask(
     return tuple(made), Selection(tuple(dict.fromkeys(masked)), ()), shares
 
 
-def zeroed_groups(groups: ChannelGroups) -> np.ndarray:
-    """Return which groups have only zeros in all kernels that make them, bool (groups,)."""
-    alive = np.zeros(len(groups), bool)
+def masked_groups(groups: ChannelGroups, controller: MaskController) -> np.ndarray:
+    """Return which groups the masks of a controller hold at zero in the kernels that make them, bool (groups,)."""
+    masks = dict(zip(controller.selection.masked, (layer.mask.numpy() for layer in controller.layers), strict=True))
+    closed = np.zeros(len(groups), bool)
     for slot in groups.slots:
-        if slot.role != "out" or len(slot.variable.shape) < 2:
+        if slot.role != "out" or slot.layer not in masks or len(slot.variable.shape) < 2:
             continue
-        kernel = slot.variable.numpy()
-        used = np.abs(kernel).sum(axis=tuple(axis for axis in range(kernel.ndim) if axis != slot.axis)) > 0
+        mask = masks[slot.layer]
+        is_open = mask.any(axis=tuple(axis for axis in range(mask.ndim) if axis != slot.axis))
         numbers = groups.numbers(slot.labels)
-        alive[numbers[used & (numbers >= 0)]] = True
-    return ~alive
+        closed[numbers[~is_open & (numbers >= 0)]] = True
+    return closed

@@ -290,6 +290,11 @@ class Channels(Training):
             raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
         return self
 
+    @property
+    def masked_epochs(self) -> int:
+        """Epochs in which the masks of the way gradual close."""
+        return self.ramp_epochs or self.epochs // 2
+
 
 class Quantization(Training):
     """Epochs with the rounding of the int8 file, after every other stage."""

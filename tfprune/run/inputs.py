@@ -10,7 +10,7 @@ from typing import Any
 
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
-from tfprune.channels import Removal, Selection, narrowed, remove_channels
+from tfprune.channels import Plan, Removal, Selection, narrowed, remove_channels
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.data.arrays import SegmentationArrays, load_arrays
@@ -23,6 +23,7 @@ from tfprune.export import SCHEMES
 from tfprune.export.calibration import spread
 from tfprune.export.conversion import MINIMUM_CALIBRATION
 from tfprune.objectives.losses import build_loss
+from tfprune.pruning.channels import mask_channels
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import Selection as LayerSelection
@@ -189,7 +190,9 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
     if recipe.channels is not None:
         remove = partial(_remove, recipe, inputs)
         with located("channels"):
-            remove(model, check=False)
+            plan = remove(model, check=False).plan
+            if recipe.channels.way == "gradual":
+                gradual_masks(recipe.channels, steps, model, plan)
     return Plans(regularize, controller, remove)
 
 
@@ -253,6 +256,17 @@ def selection_of(section: Channels) -> Selection:
         min_channels=section.min_channels,
         include=section.include,
         exclude=section.exclude,
+    )
+
+
+def gradual_masks(section: Channels, steps: int, model: Any, plan: Plan) -> MaskController | None:
+    """Return the masks of the way gradual, with `steps` training steps per epoch; None where a plan takes nothing."""
+    return mask_channels(
+        model,
+        plan,
+        schedule=section.schedule or "polynomial",
+        criterion=section.masked_by or section.criterion,
+        steps=section.masked_epochs * steps,
     )
 
 

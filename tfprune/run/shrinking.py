@@ -12,20 +12,15 @@ from tfprune.budget import Bound
 from tfprune.channels import ChannelGroups, Cost, Plan, Removal, apply_plan, label_channels, measure_cost
 from tfprune.channels.budgeting import PROXIES
 from tfprune.channels.copying import drawn_anew
-from tfprune.channels.planning import read_plan, write_plan
+from tfprune.channels.planning import write_plan
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
-from tfprune.pruning.channels import groups_to_mask, zeroed_groups
-from tfprune.pruning.controller import MaskController
+from tfprune.pruning.channels import masked_groups
 from tfprune.pruning.norms import reestimate_batch_norm
-from tfprune.pruning.schedules import build_schedule
 from tfprune.recipe.sections import Channels, Recipe
-from tfprune.run.inputs import Inputs, selection_of, train_at_net_size
+from tfprune.run.inputs import Inputs, gradual_masks, selection_of, train_at_net_size
 from tfprune.run.measures import activation_value_bytes
 from tfprune.training.distillation import distill
 from tfprune.training.stage import StageResult
-
-_PRUNES = 16
-"""Mask updates of the way gradual."""
 
 Remove = Callable[..., Removal]
 """`remove(model, selection=None, criterion=None)`: what the recipe removes, or what is asked for instead."""
@@ -112,37 +107,20 @@ class Shrinker:
 
         The rate stays up until the last channel is masked: a cosine would end when most is left to recover.
         """
-        section, batch_size = self.recipe.channels, self.recipe.data.batch_size
+        section = self.recipe.channels
+        steps = steps_per_epoch(len(self.inputs.arrays["train"]), self.recipe.data.batch_size)
         target = self.remove(model).plan
-        groups = ChannelGroups(label_channels(model, opaque=target.opaque))
-        masks, selection, shares = groups_to_mask(groups, read_plan(groups, target))
-        if not masks:
+        controller = gradual_masks(section, steps, model, target)
+        if controller is None:
             self._save(target, "channels")
             return model, [self._recover("channels", section, model)]
         rate = "constant" if section.learning_rate_schedule == "cosine" else section.learning_rate_schedule
-        epochs = section.ramp_epochs or section.epochs // 2
-        ramp = section.model_copy(update={"epochs": epochs, "learning_rate_schedule": rate})
-        steps = ramp.epochs * steps_per_epoch(len(self.inputs.arrays["train"]), batch_size)
-        schedule = build_schedule(
-            section.schedule or "polynomial",
-            max(shares.values()),
-            begin_step=0,
-            end_step=steps,
-            prunes=max(1, min(_PRUNES, steps * 2 // 5)),  # the schedule movement ramps over 40 % of the steps
-        )
-        controller = MaskController(
-            model,
-            schedule,
-            criterion=section.masked_by or section.criterion,
-            selection=selection,
-            granularity=masks,
-            scope="layer",
-            layer_sparsity=shares,
-        )
+        ramp = section.model_copy(update={"epochs": section.masked_epochs, "learning_rate_schedule": rate})
         stages = [self.run_stage("channels_masked", ramp, controller.model, best_from_epoch=ramp.epochs - 1)]
         masked = controller.strip()
         groups, size = ChannelGroups(label_channels(masked, opaque=target.opaque)), tuple(self.recipe.data.size)
-        plan = write_plan(groups, zeroed_groups(groups), opaque=target.opaque, budget=target.budget, input_size=size)
+        gone = masked_groups(groups, controller)
+        plan = write_plan(groups, gone, opaque=target.opaque, budget=target.budget, input_size=size)
         self._save(plan, "channels")
         smaller = apply_plan(masked, plan).model
         rest = section.model_copy(update={"epochs": section.epochs - ramp.epochs})
