@@ -138,8 +138,7 @@ def test_one_global_ranking_meets_the_total_and_spares_every_layer(discs):
         rows = controller.sparsity()
         assert all(row.sparsity <= 0.99 and row.nonzero for row in rows)
     with pytest.raises(InputError, match="at most 99 % of a layer"):
-        controller = masked(final=0.995, scope="global")
-        controller.update(10, keras.optimizers.SGD())
+        masked(final=0.995, scope="global")
 
 
 def test_weights_and_blocks_are_ranked_over_all_layers_unless_asked_otherwise():
@@ -161,6 +160,8 @@ def test_layers_may_have_a_sparsity_of_their_own():
         assert controller.sparsity()[1].sparsity == pytest.approx(0.8, abs=1e-3)
     with pytest.raises(InputError, match="must be found in the name of a masked layer"):
         masked(layer_sparsity={"encoder": 0.5})
+    with pytest.raises(InputError, match="which ends at 0"):
+        masked(final=0.0, layer_sparsity={"^middle": 0.5})
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "movement"])

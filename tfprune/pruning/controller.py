@@ -202,7 +202,12 @@ class MaskController:
                     f"layer_sparsity '{expression}': {sparsity} must be a fraction in [0, 1), and the expression "
                     f"must be found in the name of a masked layer, such as {', '.join(names[:3])}"
                 )
-        self._masks(0.0, self._assignment.wholes())
+            if sparsity and not self.final_sparsity:
+                raise InputError(
+                    f"layer_sparsity '{expression}': {sparsity} follows the shape of the schedule, which ends at 0; "
+                    "give a schedule that ends above 0"
+                )
+        self._masks(self.final_sparsity, self._assignment.wholes())
 
     def _score(self, path: str, wholes: Weights, steps: int) -> np.ndarray:
         """Return the criterion's scores of a layer, of its kernel's shape (filters last) or (filters,)."""
