@@ -52,6 +52,10 @@ def shared(x):
     return convolution(layers.BatchNormalization()(convolution(x)))
 
 
+def twice(layer):
+    return lambda x: layer(layer(x))
+
+
 # name -> (net, batch norms and convolutions of all kinds left)
 NETS = {
     "convolution": (normed(layers.Conv2D(4, 3, use_bias=False)), 4),
@@ -62,6 +66,9 @@ NETS = {
     "depthwise": (normed(layers.DepthwiseConv2D(3, depth_multiplier=2)), 4),
     "separable": (normed(layers.SeparableConv2D(4, 3)), 5),
     "separable with its own sigmoid": (layers.SeparableConv2D(4, 3, activation="sigmoid"), 5),
+    "an activation that is a layer": (layers.Conv2D(4, 3, activation=layers.LeakyReLU(0.1)), 4),
+    "an activation with weights": (layers.SeparableConv2D(4, 3, activation=layers.PReLU("normal")), 6),
+    "a shared separable": (twice(layers.SeparableConv2D(6, 3, padding="same")), 5),
     "dense": (normed(layers.Dense(4)), 4),
     "norm behind a ReLU": (lambda x: layers.BatchNormalization()(layers.ReLU()(x)), 4),
     "norm behind the convolution's own ReLU": (
@@ -107,3 +114,8 @@ def test_a_net_of_mixed_precision_folds_to_float32():
         keras.mixed_precision.set_global_policy("float32")
     folded = fold_model(model)
     assert {tf.as_dtype(layer.compute_dtype) for layer in folded.layers} == {tf.float32}
+
+
+def test_a_frozen_separable_convolution_stays_frozen():
+    convolution = layers.SeparableConv2D(4, 3, name="separable", trainable=False)
+    assert not any("separable" in variable.name for variable in fold_model(net(convolution)).trainable_variables)

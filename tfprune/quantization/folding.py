@@ -49,36 +49,57 @@ def fold_model(model: Any) -> Any:
     return wire_flat(flat, _Folding(flat))
 
 
+def activation_name(layer: Any) -> str:
+    """Return the name of a layer's activation: of the function, or of the class of what is called like one."""
+    return getattr(layer.activation, "__name__", type(layer.activation).__name__)
+
+
 class _Splitting:
     """Copies every layer; what is two operators in a file becomes two layers."""
 
     def __init__(self) -> None:
         self._copies = Copies()
+        self._parts: dict[int, tuple[Any, Any]] = {}  # of a separable convolution
 
     def __call__(self, node: Any, args: Any, kwargs: Any) -> Any:
         layer = node.layer
-        activation = getattr(layer, "activation", None) if layer.weights else None
+        activation = getattr(layer, "activation", None)
+        is_layer = isinstance(activation, layers.Layer)
         changes = {}
-        if activation is not None and activation.__name__ not in FUSED:
+        if is_layer or (layer.weights and activation is not None and activation_name(layer) not in FUSED):
             changes["activation"] = "linear"
         if type(layer) is layers.SeparableConv2D:
             made = self._separated(layer, args[0], **changes)
         elif type(layer) in _OF_TWO and len(args[0]) > 2:
             made = reduce(lambda two, one: type(layer)(name=self._copies.unique(layer.name))([two, one]), args[0])
         else:
-            made = self._copies.call(layer, args, kwargs, **changes)
+            made = self._copies.call(layer, args, kwargs, weights=_own_weights(layer), **changes)
+        if is_layer:
+            return self._copies.call(activation, (made,), {})
         return layers.Activation(activation, name=self._copies.unique(f"{layer.name}_act"))(made) if changes else made
 
     def _separated(self, layer: Any, tensor: Any, **changes: Any) -> Any:
-        config = layer.get_config()
-        depthwise, *pointwise = layer.get_weights()
-        shared = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
-        first = layers.DepthwiseConv2D(
-            **{key: config[key] for key in shared}, use_bias=False, name=f"{layer.name}_depthwise"
-        )
-        second = layers.Conv2D(layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name)
+        if id(layer) not in self._parts:
+            config = layer.get_config()
+            shared = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
+            first = layers.DepthwiseConv2D(
+                **{key: config[key] for key in shared}, use_bias=False, name=f"{layer.name}_depthwise"
+            )
+            second = layers.Conv2D(
+                layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name
+            )
+            first._trainable = second._trainable = layer._trainable
+            self._parts[id(layer)] = (first, second)
+        first, second = self._parts[id(layer)]
+        depthwise, *pointwise = _own_weights(layer)
         tensor = self._copies.call(first, (tensor,), {}, weights=[depthwise])
         return self._copies.call(second, (tensor,), {}, weights=pointwise, **changes)
+
+
+def _own_weights(layer: Any) -> list[np.ndarray]:
+    """Return the weights of a layer without those of an activation that is a layer, which come last."""
+    inside = getattr(getattr(layer, "activation", None), "weights", ())
+    return layer.get_weights()[: len(layer.weights) - len(inside)]
 
 
 class _Folding:
@@ -113,7 +134,7 @@ def _norms_to_fold(model: Any) -> dict[int, Any]:
     found = {}
     for node in nodes:
         layer, behind = node.layer, readers.get(id(node.outputs), []) if type(node.layer) in KERNELS else []
-        if len(behind) != 1 or behind[0] is None or layer.activation.__name__ != "linear":
+        if len(behind) != 1 or behind[0] is None or activation_name(layer) != "linear":
             continue
         norm, once = behind[0].layer, calls[id(layer)] == calls[id(behind[0].layer)] == 1
         if once and isinstance(norm, layers.BatchNormalization) and list(norm.axis) == [len(node.outputs.shape) - 1]:

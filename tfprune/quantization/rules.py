@@ -17,7 +17,7 @@ import numpy as np
 from tfprune.channels.copying import is_op_layer
 from tfprune.channels.graph import nodes_of
 from tfprune.keras import keras, tf
-from tfprune.quantization.folding import KERNELS
+from tfprune.quantization.folding import KERNELS, activation_name
 from tfprune.quantization.wiring import readers_of
 
 layers = keras.layers
@@ -71,7 +71,7 @@ def rule_of(layer: Any) -> str:
     """Return what a layer does: `computes`, `moves`, `fixed` (a known range), or `float` (no int8 form)."""
     kind = kind_of(layer)
     if kind == "Activation":
-        return _ACTIVATIONS.get(layer.activation.__name__, "float")
+        return _ACTIVATIONS.get(activation_name(layer), "float")
     if type(layer) in KERNELS or kind in _COMPUTES:
         return "computes"
     return "moves" if kind in _MOVES else "fixed" if kind in _FIXED else "float"
@@ -84,7 +84,7 @@ def float_layers(model: Any) -> tuple[FloatLayer, ...]:
         if rule_of(node.layer) == "float" and type(node.layer).__name__ != "LearntRange":
             kind = kind_of(node.layer)
             if kind == "Activation":
-                kind = node.layer.activation.__name__
+                kind = activation_name(node.layer)
             reason = _REASONS.get(kind, f"{kind} is not among the layers whose int8 form is known")
             found[node.layer.name] = FloatLayer(node.layer.name, kind, reason)
     return tuple(found.values())
@@ -128,7 +128,7 @@ def _has_range_of_reader(node: Any, behind: list[Any]) -> bool:
 def _fuses(layer: Any) -> bool:
     """Return whether the operator of a layer computes a ReLU behind it; TensorFlow Lite's transposed one does not."""
     if type(layer) in KERNELS:
-        return type(layer) is not layers.Conv2DTranspose and layer.activation.__name__ == "linear"
+        return type(layer) is not layers.Conv2DTranspose and activation_name(layer) == "linear"
     return kind_of(layer) in _FUSE
 
 
@@ -137,5 +137,5 @@ def _is_fused(layer: Any) -> bool:
     if kind == "ReLU":
         return layer.max_value in (None, 6.0) and not layer.negative_slope and not layer.threshold
     if kind == "Activation":
-        return layer.activation.__name__ in ("relu", "relu6")
+        return activation_name(layer) in ("relu", "relu6")
     return kind in ("tf.nn.relu", "tf.nn.relu6")
