@@ -8,6 +8,7 @@ import pytest
 from tests.channels.random_graphs import random_graph
 from tests.channels.topologies import TOPOLOGIES, randomize
 from tfprune.channels import label_channels, measure_cost, remove_channels
+from tfprune.channels.copying import drawn_anew
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
@@ -124,6 +125,14 @@ def test_a_frozen_model_stays_frozen():
     smaller = remove_channels(model).model
     assert not smaller.trainable
     assert not smaller.trainable_variables
+
+
+def test_what_is_drawn_anew_trains():
+    inner = keras.Sequential([keras.layers.Conv2D(2, 1, input_shape=(4, 4, 3))])
+    inner.trainable = False
+    image = keras.Input((4, 4, 3))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1, trainable=False)(inner(image)))
+    assert len(drawn_anew(model, seed=0).trainable_weights) == 4 and not model.trainable_weights
 
 
 def test_the_check_can_be_turned_off():

@@ -150,6 +150,14 @@ def test_boundary_iou_by_hand():
     assert boundary_iou(truth, truth, 2) == (1.0, 1.0)
 
 
+def test_boundary_iou_of_a_right_answer_is_1_beside_what_is_not_judged():
+    answer = np.ones((1, 40, 40), np.uint8)
+    answer[:, :5] = 0
+    truth = answer.copy()
+    truth[:, :, 20:] = 255
+    assert boundary_iou(truth, answer, 2) == (1.0, 1.0)
+
+
 def test_boundary_iou_equals_repeated_erosion(maps):
     truth, predicted = (np.repeat(np.repeat(part, 4, 1), 4, 2) for part in maps)
     distance = round(0.02 * np.hypot(80, 120))
@@ -157,7 +165,8 @@ def test_boundary_iou_equals_repeated_erosion(maps):
     square = np.ones((1, 3, 3))
     expected = []
     for k in range(3):
-        edges = [m & ~binary_erosion(m, square, distance) & (truth != 255) for m in (truth == k, predicted == k)]
+        masks = (truth == k, (predicted == k) & (truth != 255))
+        edges = [mask & ~binary_erosion(mask, square, distance) for mask in masks]
         expected.append((edges[0] & edges[1]).sum() / (edges[0] | edges[1]).sum())
     assert boundary_iou(truth, predicted, 3) == pytest.approx(expected)
 

@@ -97,6 +97,8 @@ def insert_added(model: Any, tensors: Sequence[Any]) -> None:
 
 
 def drawn_anew(model: Any, *, seed: int) -> Any:
-    """Return a new functional model of the same layers, its weights drawn by their initializers."""
+    """Return a new functional model of the same layers, its weights drawn by their initializers; all of them train."""
     keras.utils.set_random_seed(seed)
-    return keras.models.clone_model(model)
+    drawn = keras.models.clone_model(model)
+    drawn.trainable = True
+    return drawn

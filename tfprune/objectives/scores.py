@@ -79,7 +79,8 @@ def boundary_iou(
     """Return the boundary IoU of each class over a set of class maps (N, H, W).
 
     The boundary of a class are its pixels within d = max(1, round(dilation_ratio * diagonal)) steps
-    (3x3 erosions; outside the image counts as another class) of pixels that are not of the class.
+    (3x3 erosions; outside the image, and what is not judged, counts as another class) of pixels that
+    are not of the class.
     Intersections and unions are summed over the images; pixels that are not judged are left out.
     A class in neither is None. Source: Cheng et al., "Boundary IoU", CVPR 2021.
 
@@ -89,11 +90,11 @@ def boundary_iou(
     truth, predicted = _class_maps(truth, predicted)
     height, width = truth.shape[1:]
     distance = max(1, round(dilation_ratio * float(np.hypot(height, width))))
-    judged = truth != IGNORE_ID
+    predicted = np.where(truth == IGNORE_ID, IGNORE_ID, predicted)
     scores = []
     for class_id in range(classes):
-        true_edge = _boundary(truth == class_id, distance) & judged
-        predicted_edge = _boundary(predicted == class_id, distance) & judged
+        true_edge = _boundary(truth == class_id, distance)
+        predicted_edge = _boundary(predicted == class_id, distance)
         union = int((true_edge | predicted_edge).sum())
         scores.append(int((true_edge & predicted_edge).sum()) / union if union else None)
     return tuple(scores)
