@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
-from tfprune.channels import Plan, measure_cost
+from tfprune.channels import Plan, Selection, measure_cost
 from tfprune.errors import InputError
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import sparsity_by_step
@@ -90,6 +91,19 @@ def test_a_round_halves_the_work_where_the_recipe_names_none(prepared, tmp_path)
     assert epochs_of_rounds(3, "macs<=0.12x") == [("channels", 3)]
 
 
+def test_a_start_over_follows_the_recorded_plan_and_makes_no_other(prepared, tmp_path):
+    shrinker = shrinker_for(prepared, tmp_path, way="one_shot", epochs=2, ratio=0.5, criterion="magnitude")
+    first = replace(shrinker, run_stage=lambda name, section, model: name)
+    net, _ = first.shrink(shrinker.dense)
+    # A clock that measures something else at the second start would plan something else.
+    second = replace(first, remove=partial(shrinker.remove, selection=Selection(0.25)))
+    again, _ = second.shrink(shrinker.dense)
+    for ours, theirs in zip(again.get_weights(), net.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(InputError, match=r"records/channels.json: the plan was made for .*another architecture"):
+        second.shrink(net)
+
+
 def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
     names = ["random", "width_scaled", "one_shot"]
     settings = {"rounds": 2, "epochs": 4, "ratio": 0.5, "distillation": None}
@@ -120,7 +134,7 @@ def test_masks_close_to_the_shape_of_the_plan_and_removing_them_changes_nothing(
     target = shrinker.remove(shrinker.dense).plan
     model, stages = shrinker.shrink(shrinker.dense)
     assert [(stage.name, stage.epochs) for stage in stages] == [("channels_masked", 2), ("channels", 2)]
-    followed = Plan.load(tmp_path / "records" / "channels.json")
+    followed = Plan.load(tmp_path / "records" / "channels_masked.json")
     assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
     assert measure_cost(model).macs == target.macs_after <= 0.4 * target.macs
 
@@ -140,7 +154,7 @@ def test_another_criterion_and_schedule_may_close_the_masks(prepared, tmp_path, 
     _, (masked, recovered) = shrinker.shrink(shrinker.dense)
     _, (schedule, criterion) = made  # the first proves before training that masks can be made
     assert criterion == "movement" and min(sparsity_by_step(schedule)) > 0.4 * 6  # it waits for 40 % of the steps
-    followed = Plan.load(tmp_path / "records" / "channels.json")
+    followed = Plan.load(tmp_path / "records" / "channels_masked.json")
     assert [row.channels_after for row in followed.layers] == [row.channels_after for row in target.layers]
     assert (masked.epochs, recovered.epochs) == (3, 1)
     rates = [row["learning_rate"] for row in masked.history]

@@ -14,6 +14,7 @@ from tfprune.channels.budgeting import PROXIES
 from tfprune.channels.copying import drawn_anew
 from tfprune.channels.planning import write_plan
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
+from tfprune.errors import located
 from tfprune.pruning.channels import masked_groups
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.recipe.sections import Channels, Recipe
@@ -49,12 +50,11 @@ class Shrinker:
     def shrink(self, model: Any) -> tuple[Any, list[StageResult]]:
         """Return the smaller net and the stages that it took."""
         section = self.recipe.channels
+        removal = self._removal("channels", model)
         if section.way == "gradual":
-            return self._gradually(model)
-        removal = self.remove(model)
+            return self._gradually(model, removal.plan)
         if section.way == "iterative" and (rounds := self._rounds(model, removal.model)) > 1:
             return self._in_rounds(model, removal, rounds)
-        self._save(removal.plan, "channels")
         if section.way == "from_scratch":
             return self._from_scratch("channels", removal.model)
         return removal.model, [self._recover("channels", section, removal.model)]
@@ -67,12 +67,11 @@ class Shrinker:
         made = {}
         for name in self.recipe.controls:
             if name == "one_shot":
-                removal = self.remove(model)
+                removal = self._removal(f"control_{name}", model)
             elif name == "random":
-                removal = self.remove(model, equal, criterion="random")
+                removal = self._removal(f"control_{name}", model, equal, criterion="random")
             else:
-                removal = self.remove(model, replace(equal, scope="layer"), criterion="magnitude")
-            self._save(removal.plan, f"control_{name}")
+                removal = self._removal(f"control_{name}", model, replace(equal, scope="layer"), criterion="magnitude")
             if name == "width_scaled":
                 net, (stage,) = self._from_scratch(name, removal.model)
             else:
@@ -95,24 +94,21 @@ class Shrinker:
         for number in range(1, rounds + 1):
             is_last = number == rounds
             budget = self._bounds(target.plan, before, after, number / rounds)
-            removal = self.remove(model, replace(selection_of(section), ratio=None, budget=budget))
-            self._save(removal.plan, f"channels_{number}")
-            model = removal.model
+            selection = replace(selection_of(section), ratio=None, budget=budget)
+            model = self._removal(f"channels_{number}", model, selection).model
             epochs = section.epochs - early * (rounds - 1) if is_last else early
             stages.append(self._recover(f"channels_{number}", section.model_copy(update={"epochs": epochs}), model))
         return model, stages
 
-    def _gradually(self, model: Any) -> tuple[Any, list[StageResult]]:
-        """Close masks to the shape of the recipe's plan, remove what they hold at zero, then recover.
+    def _gradually(self, model: Any, target: Plan) -> tuple[Any, list[StageResult]]:
+        """Close masks to the shape of a plan, remove what they hold at zero, then recover.
 
         The rate stays up until the last channel is masked: a cosine would end when most is left to recover.
         """
         section = self.recipe.channels
         steps = steps_per_epoch(len(self.inputs.arrays["train"]), self.recipe.data.batch_size)
-        target = self.remove(model).plan
         controller = gradual_masks(section, steps, model, target)
         if controller is None:
-            self._save(target, "channels")
             return model, [self._recover("channels", section, model)]
         rate = "constant" if section.learning_rate_schedule == "cosine" else section.learning_rate_schedule
         ramp = section.model_copy(update={"epochs": section.masked_epochs, "learning_rate_schedule": rate})
@@ -121,7 +117,7 @@ class Shrinker:
         groups, size = ChannelGroups(label_channels(masked, opaque=target.opaque)), tuple(self.recipe.data.size)
         gone = masked_groups(groups, controller)
         plan = write_plan(groups, gone, opaque=target.opaque, budget=target.budget, input_size=size)
-        self._save(plan, "channels")
+        plan.save(self._record("channels_masked"))
         smaller = apply_plan(masked, plan).model
         rest = section.model_copy(update={"epochs": section.epochs - ramp.epochs})
         return smaller, [*stages, self._recover("channels", rest, smaller)]
@@ -164,8 +160,21 @@ class Shrinker:
     def _cost(self, model: Any) -> Cost:
         return measure_cost(model, input_size=tuple(self.recipe.data.size))
 
-    def _save(self, plan: Plan, name: str) -> None:
-        plan.save(self.folder / "records" / f"{name}.json")
+    def _removal(self, name: str, model: Any, *asked: Any, **options: Any) -> Removal:
+        """Remove what the record of an earlier start says, or else plan it and write the record.
+
+        A clock gives another plan at every start, and what has been trained belongs to the first.
+        """
+        path = self._record(name)
+        if path.is_file():
+            with located(str(path)):
+                return apply_plan(model, Plan.load(path))
+        removal = self.remove(model, *asked, **options)
+        removal.plan.save(path)
+        return removal
+
+    def _record(self, name: str) -> Path:
+        return self.folder / "records" / f"{name}.json"
 
 
 def total_epochs(recipe: Recipe) -> int:
