@@ -10,6 +10,8 @@ import pytest
 from tests.tiny import tiny_net
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+from tfprune.pruning.selection import select_layers
+from tfprune.regularization.attaching import regularize_model
 from tfprune.training.optimizers import Triangular, build_learning_rate, build_optimizer
 from tfprune.training.stage import MONITOR, fit_stage, set_determinism
 
@@ -129,6 +131,30 @@ def test_early_stop_waits_for_the_ramp(batches, validation):
     assert result.best_epoch == 3 and result.epochs == 6
 
 
+def test_the_rate_falls_behind_the_ramp_and_stays_low_after_a_kill(tmp_path, batches, validation):
+    def run(name, **options):
+        image = keras.Input((32, 32, 3))
+        net = keras.Model(image, keras.layers.Conv2D(2, 1, kernel_initializer="ones")(image))
+        options |= {"optimizer": build_optimizer("sgd", 1e-12), "plateau_epochs": 1, "best_from_epoch": 2}
+        return [row["learning_rate"] for row in fit(net, batches, validation, tmp_path / name, **options).history]
+
+    expected = pytest.approx([1e-12] * 4 + [1e-13, 1e-14], rel=1e-5, abs=0)
+    assert run("whole") == expected
+    with pytest.raises(Killed):
+        run("cut", callbacks=[KillIn(5)])
+    assert run("cut") == expected
+
+
+@pytest.mark.parametrize("has_folder", [False, True])
+def test_a_regularizer_ramps_on_behind_the_best_epoch(tmp_path, batches, validation, has_folder):
+    net = tiny_net(norm=False)
+    model = regularize_model(net, {"l2": {"strength": 0.1}}, selection=select_layers(net, min_weights=1))
+    for name in ("frozen_0", "frozen_1"):
+        folder, optimizer = tmp_path / name if has_folder else None, build_optimizer("sgd", 1e-12)
+        assert fit(model, batches, validation, folder, epochs=2, optimizer=optimizer).best_epoch == 0
+    assert int(model.mask_step) == 16
+
+
 def test_state_of_another_model_is_refused(tmp_path, batches, validation):
     fit(tiny_net(), batches, validation, tmp_path, epochs=1)
     with pytest.raises(InputError, match="another model"):
@@ -152,6 +178,7 @@ def test_cosine_ends_at_the_low_rate():
     [
         (lambda: build_optimizer("adm", 0.1), "did you mean 'adam'"),
         (lambda: build_optimizer("adam", 0.1, momentun=1), "momentun"),
+        (lambda: build_optimizer("sgd", 0.1, use_ema=True), "give ema_overwrite_frequency"),
         (lambda: build_learning_rate("cosin", 0.1, total_steps=1), "did you mean 'cosine'"),
         (lambda: fit_stage(None, None, epochs=0, loss=None, optimizer=None), "at least 1"),
     ],

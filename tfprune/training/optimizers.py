@@ -80,9 +80,14 @@ def build_optimizer(name: str, learning_rate: Any, **options: Any) -> Any:
     """Return a fresh Keras optimizer; `options` are its own (`momentum`, `weight_decay`, `clipnorm`, ...).
 
     Raises:
-        InputError: for an unknown name or an option that the optimizer does not have.
+        InputError: for an unknown name, an option that the optimizer does not have, or averages that nobody would see.
     """
     kind = look_up("optimizer", name, _OPTIMIZERS)
+    if options.get("use_ema") and not options.get("ema_overwrite_frequency"):
+        raise InputError(
+            f"optimizer '{name}': use_ema averages weights that the best epoch then replaces; leave it out, or give "
+            "ema_overwrite_frequency, the steps after which training goes on from the averages"
+        )
     try:
         return kind(learning_rate=learning_rate, **options)
     except (TypeError, ValueError) as error:

@@ -40,6 +40,19 @@ def set_determinism(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
+class _Plateau(keras.callbacks.ReduceLROnPlateau):
+    """Lowers the learning rate when an epoch from `from_epoch` on is no better than those before it."""
+
+    def __init__(self, *, from_epoch: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.from_epoch = from_epoch
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Look at the score once the masks are closed."""
+        if epoch >= self.from_epoch:
+            super().on_epoch_end(epoch, logs)
+
+
 class _Keeper(keras.callbacks.Callback):
     """Keeps history, best weights and the state to resume from; the last callback of a stage."""
 
@@ -73,6 +86,9 @@ class _Keeper(keras.callbacks.Callback):
             counters = load_variables(self.folder / "state.npz", {})
             for callback, values in zip(self.stateful, counters["callbacks"], strict=True):
                 vars(callback).update(values)
+                if isinstance(callback, _Plateau):  # Earlier states have the rate that comes next in their last row.
+                    rate = counters.get("learning_rate", self.rows[-1]["learning_rate"])
+                    self.model.optimizer.learning_rate = rate
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Make the random draws of an epoch (dropout) a function of seed and epoch alone."""
@@ -85,7 +101,7 @@ class _Keeper(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Note the epoch, keep it when it is the best, and save the state."""
         row = {"epoch": epoch, **{key: float(value) for key, value in (logs or {}).items() if key != "lr"}}
-        row["learning_rate"] = float(keras.backend.get_value(self.model.optimizer.learning_rate))
+        row["learning_rate"] = float((logs or {}).get("lr", self._learning_rate()))
         row["seconds"] = round(time.perf_counter() - self.started, 3)
         self.rows.append(row)
         score = row.get(MONITOR, float(epoch))
@@ -98,6 +114,9 @@ class _Keeper(keras.callbacks.Callback):
             self._save_state(epoch + 1)
         if self.report:
             self.report(self.name, self.rows)
+
+    def _learning_rate(self) -> float:
+        return float(keras.backend.get_value(self.model.optimizer.learning_rate))
 
     def _keep_best(self) -> None:
         if self.folder is not None:
@@ -119,17 +138,22 @@ class _Keeper(keras.callbacks.Callback):
             next_epoch=next_epoch,
             stopped=self.stopped,
             callbacks=counters,
+            learning_rate=self._learning_rate(),
         )
 
     def load_best(self) -> None:
-        """Give the model the weights of the best epoch."""
+        """Give the model the weights of the best epoch; a regularizer's ramp goes on behind the last one."""
         if self.best_epoch < 0:
             return
+        ramps = getattr(self.model, "controller", self) is None  # a masked model without masks
+        step = self.model.mask_step.numpy() if ramps else 0
         if self.folder is not None:
             load_variables(self.folder / "best.npz", {"model": self.model.weights})
         else:
             for variable, value in zip(self.model.weights, self.best_weights, strict=True):
                 variable.assign(value)
+        if ramps:
+            self.model.mask_step.assign(step)
 
 
 def fit_stage(
@@ -167,7 +191,7 @@ def fit_stage(
         best_from_epoch: first epoch (from 0) that may be the best; a pruning ramp sets it to its end.
         early_stop_epochs: stop after so many epochs without a better validation score, counted from `best_from_epoch`:
             masks that close make the score worse, and have to close.
-        plateau_epochs: after so many epochs without a better score the learning rate is divided by 10.
+        plateau_epochs: after so many epochs without a better score, counted alike, the learning rate is divided by 10.
         report: called as `report(name, rows)` after each epoch, with all rows of the history so far.
 
     Raises:
@@ -211,9 +235,8 @@ def fit_stage(
 def _plateau_callbacks(early_stop_epochs: int | None, plateau_epochs: int | None, from_epoch: int) -> list[Any]:
     chosen = []
     if plateau_epochs:
-        chosen.append(
-            keras.callbacks.ReduceLROnPlateau(monitor=MONITOR, mode="max", factor=0.1, patience=plateau_epochs)
-        )
+        lower = {"patience": plateau_epochs, "factor": 0.1, "from_epoch": from_epoch}
+        chosen.append(_Plateau(monitor=MONITOR, mode="max", **lower))
     if early_stop_epochs:
         stop = {"patience": early_stop_epochs, "start_from_epoch": from_epoch}
         chosen.append(keras.callbacks.EarlyStopping(monitor=MONITOR, mode="max", **stop))
