@@ -10,6 +10,7 @@ import pytest
 
 from tfprune.channels import Plan, Selection, measure_cost
 from tfprune.errors import InputError
+from tfprune.keras import keras
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import sparsity_by_step
 from tfprune.recipe import check_recipe
@@ -117,6 +118,15 @@ def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
         assert stage.name == name and (tmp_path / "records" / f"control_{name}.json").is_file()
     assert sum(stage.epochs for stage in stages) == controls["random"][1].epochs == controls["one_shot"][1].epochs == 4
     assert controls["width_scaled"][1].epochs == total_epochs(shrinker.recipe) == 6
+
+
+def test_a_net_without_maps_to_follow_is_refused_before_training(prepared):
+    content, inputs = prepared
+    recipe = check_recipe({**content, "channels": {"ratio": 0.5, "multiple_of": 1, "distillation": {"features": 1}}})
+    dense = build_dense(recipe, inputs, None)
+    nested = keras.Model(dense.inputs, dense(dense.inputs[0]))
+    with pytest.raises(InputError, match="the two nets share none"):
+        check_stages(recipe, inputs, nested)
 
 
 def test_from_scratch_keeps_the_shape_and_no_weights(prepared, tmp_path):

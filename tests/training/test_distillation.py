@@ -70,6 +70,27 @@ def test_maps_are_compared_once_per_size():
     assert shared_maps(tiny_net(), tiny_net()) == ["last_norm", "middle_norm"]
 
 
+def any_size(nested):
+    layers = keras.layers
+    image = keras.Input((None, None, 4))
+    inside = layers.Conv2D(4, 3, padding="same", name="first")
+    x = keras.Model(image, inside(image), name="backbone")(image) if nested else inside(inside(image))
+    x = layers.UpSampling2D()(layers.Conv2D(4, 3, name="second", padding="same")(layers.MaxPooling2D()(x)))
+    return keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+
+
+@pytest.mark.parametrize(("nested", "name"), [(True, "backbone"), (False, "first")])
+def test_maps_of_nested_models_of_layers_called_twice_and_of_any_size(nested, name):
+    nets = any_size(nested), any_size(nested)
+    assert shared_maps(*nets) == [name, "second"]
+    images = tf.random.stateless_normal((2, 8, 8, 4), (0, 1))
+    model = distill(*nets, features=1.0)
+    model.compile(keras.optimizers.SGD(0.1), build_loss("cross_entropy"))
+    before = nets[0].get_layer(name).get_weights()[0]
+    model.train_on_batch(images, tf.zeros((2, 8, 8), tf.uint8))
+    assert not np.array_equal(nets[0].get_layer(name).get_weights()[0], before)
+
+
 def test_what_cannot_be_distilled():
     with pytest.raises(InputError, match=r"answers \(None, 32, 32, 3\).*must be alike"):
         distill(tiny_net(outputs=2), tiny_net(outputs=3))

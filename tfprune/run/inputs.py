@@ -33,6 +33,7 @@ from tfprune.recipe.sections import Channels, Pruning, Recipe, Regularization, T
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures
+from tfprune.training.distillation import distill
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 from tfprune.training.unfreezing import encoder_groups
 
@@ -190,9 +191,11 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
     if recipe.channels is not None:
         remove = partial(_remove, recipe, inputs)
         with located("channels"):
-            plan = remove(model, check=False).plan
+            removal = remove(model, check=False)
             if recipe.channels.way == "gradual":
-                gradual_masks(recipe.channels, steps, model, plan)
+                gradual_masks(recipe.channels, steps, model, removal.plan)
+            if recipe.channels.distillation is not None:
+                distill(removal.model, model, **recipe.channels.distillation.model_dump())
     return Plans(regularize, controller, remove)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfprune.channels.cost import tensor_shapes
+from tfprune.channels.graph import nodes_of
+from tfprune.channels.sampling import DYNAMIC_SIZE
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
@@ -60,7 +63,8 @@ def distill(
         raise InputError("distillation of features compares layers of equal names, and the two nets share none")
 
     def with_maps(net: Any) -> Any:
-        return keras.Model(net.inputs, [*(net.get_layer(name).output for name in names), net.outputs[0]])
+        maps = _maps_of(net)
+        return keras.Model(net.inputs, [*(maps[name] for name in names), net.outputs[0]])
 
     distilled = DistilledModel(model.inputs, model.outputs, name=model.name)
     # Past Keras' tracking: neither the teacher's weights nor these numbers belong to what is trained.
@@ -101,10 +105,16 @@ def attention_distance(theirs: Any, ours: Any) -> Any:
 
 def shared_maps(model: Any, teacher: Any) -> list[str]:
     """Return the last layer, of those with a name in both, at each size of map (H, W); the logits left out."""
-    known = {layer.name for layer in teacher.layers}
-    last: dict[tuple[int, int], str] = {}
-    for layer in model.layers:
-        shape = tuple(getattr(layer.output, "shape", ()))
-        if len(shape) == 4 and layer.weights and layer.name in known and layer.output is not model.outputs[0]:
-            last[shape[1:3]] = layer.name
+    shapes = tensor_shapes(model, input_size=(DYNAMIC_SIZE, DYNAMIC_SIZE))
+    known = _maps_of(teacher)
+    last = {shapes[id(maps)][1:3]: name for name, maps in _maps_of(model).items() if name in known}
     return list(last.values())
+
+
+def _maps_of(net: Any) -> dict[str, Any]:
+    """Return name of a layer with weights, or of a nested model -> the map (N, H, W, C) of its last call in a net."""
+    return {
+        node.layer.name: node.outputs
+        for node in nodes_of(net)
+        if node.layer.weights and len(getattr(node.outputs, "shape", ())) == 4 and node.outputs is not net.outputs[0]
+    }
