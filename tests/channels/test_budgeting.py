@@ -8,7 +8,7 @@ import pytest
 from tests.channels.test_plan import stack, widths
 from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
-from tfprune.channels import Plan, Selection, measure_cost, plan_channels, remove_channels
+from tfprune.channels import Plan, Selection, apply_plan, measure_cost, plan_channels, remove_channels
 from tfprune.errors import InputError
 
 
@@ -79,6 +79,18 @@ def test_a_handful_of_models_is_measured(quantity, cost, share):
     assert met.before == cost(model)
     assert 0.85 * met.limit < met.after <= met.limit == pytest.approx(share * met.before)
     assert len(measured) <= 6
+
+
+def test_what_falls_in_a_step_is_met_by_the_mildest_plan_below_it():
+    model, measured = stack(32, 64, 48), []
+
+    def measure(smaller):
+        measured.append(smaller.count_params())
+        return 100.0 if measured[-1] > 0.3 * model.count_params() else 10.0
+
+    plan = planned(model, "latency_ms<=95", measures={"latency_ms": measure})
+    after = apply_plan(model, plan, check=False).model.count_params() / model.count_params()
+    assert 0.2 < after <= 0.3 and len(measured) <= 14
 
 
 def test_a_clock_that_lies_a_little_does_not_break_the_plan():

@@ -43,7 +43,7 @@ class BudgetPlanner:
 
     A quantity that only a built model tells is guessed from one that can be counted (file bytes from
     parameters, the arena from activations, milliseconds from MACs) along a line through two
-    measurements, so that a handful of models is built.
+    measurements, so that a handful of models is built; where no such guess holds, by halves.
 
     Args:
         groups: of the dense model.
@@ -157,7 +157,19 @@ class BudgetPlanner:
                 passing = tried
             if not is_new or _NEAR_ENOUGH * limit <= self.cost(quantity, tried) <= limit:
                 break
-        return self._shrink(proxy, 0.0, gone) if passing is None else passing
+        return self._bisect(quantity, limit, gone) if passing is None else passing
+
+    def _bisect(self, quantity: str, limit: float, gone: np.ndarray) -> np.ndarray:
+        """Do the same where a quantity falls in a step, which no line finds: halve the way to the strongest removal."""
+        proxy = PROXIES[quantity]
+        passing, too_much = self._shrink(proxy, 0.0, gone), self.cost(proxy, gone)
+        for _ in range(_MOST_MEASUREMENTS if self.cost(quantity, passing) <= limit else 0):
+            tried = self._shrink(proxy, (self.cost(proxy, passing) + too_much) / 2, gone)
+            if self.cost(quantity, tried) <= limit:
+                passing = tried
+            else:
+                too_much = self.cost(proxy, tried)
+        return passing
 
     def _relieve(self, limit: float, gone: np.ndarray) -> np.ndarray:
         """Take, while the peak is too high, the step that costs the least score for each value it frees there."""
