@@ -83,6 +83,22 @@ def test_constants_are_folded_where_that_is_exact(kernel, padding, bias, folds):
     same_outputs(model, removal.model)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_no_channel_behind_a_softmax_is_constant_while_one_beside_it_is_not(fused):
+    keras.utils.set_random_seed(0)
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(4, 1, activation="softmax" if fused else None, name="shares")(image)
+    x = x if fused else layers.Activation("softmax")(x)
+    x = layers.Conv2D(6, 1, activation="relu", name="second")(x)
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    kill(model, "shares", None, [0, 1])
+    kernel, bias = model.get_layer("second").get_weights()
+    kernel[:, :, 2:, :3] = 0  # these filters read the two shares that come from zeros
+    model.get_layer("second").set_weights([kernel, bias + 1.0])
+    with pytest.raises(InputError, match="no dead channel"):
+        remove_dead_channels(model)
+
+
 def test_what_only_the_dead_read_is_dead():
     keras.utils.set_random_seed(0)
     image = layers.Input((12, 12, 3))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.graph import ChannelGraph, is_graph, nodes_of
+from tfprune.channels.probing import keeps_channels_apart
 from tfprune.keras import keras, tf
 
 Constants = dict[int, np.ndarray]
@@ -97,7 +98,9 @@ def _of_layer(layer: Any, given: list[np.ndarray]) -> np.ndarray | None:
         return _of_depthwise(layer, given[0])
     if kind == "BatchNormalization":
         return _of_norm(layer, given[0])
-    if kind == "Activation" or kind in _ACTIVATIONS:
+    if kind == "Activation":
+        return _apply(layer.activation, given[0])
+    if kind in _ACTIVATIONS:
         return _apply(layer, given[0])
     if kind in _SAME:
         return given[0]
@@ -118,14 +121,11 @@ def _of_layer(layer: Any, given: list[np.ndarray]) -> np.ndarray | None:
     return None
 
 
-def _apply(layer: Any, values: np.ndarray) -> np.ndarray:
-    outputs = np.asarray(layer(tf.constant(np.nan_to_num(values)[None], tf.float32)), np.float64)[0]
-    return np.where(np.isnan(values), np.nan, outputs)
-
-
-def _activate(layer: Any, values: np.ndarray) -> np.ndarray:
-    outputs = np.asarray(layer.activation(tf.constant(np.nan_to_num(values)[None], tf.float32)), np.float64)[0]
-    return np.where(np.isnan(values), np.nan, outputs)
+def _apply(function: Any, values: np.ndarray) -> np.ndarray:
+    """Return what an activation makes of constants: unknown, all of it, where it mixes in an unknown channel."""
+    outputs = np.asarray(function(tf.constant(np.nan_to_num(values)[None], tf.float32)), np.float64)[0]
+    unknown = np.isnan(values)
+    return np.where(unknown | (unknown.any() and not keeps_channels_apart(function)), np.nan, outputs)
 
 
 def _of_kernel(layer: Any, given: np.ndarray) -> np.ndarray:
@@ -146,7 +146,7 @@ def _of_kernel(layer: Any, given: np.ndarray) -> np.ndarray:
         values[made] = np.where(reads_unknown, np.nan, total)
     if layer.bias is not None:
         values = values + keras.backend.get_value(layer.bias)
-    return _activate(layer, values)
+    return _apply(layer.activation, values)
 
 
 def _of_depthwise(layer: Any, given: np.ndarray) -> np.ndarray:
@@ -156,7 +156,7 @@ def _of_depthwise(layer: Any, given: np.ndarray) -> np.ndarray:
     values = np.where(dead | (given == 0), 0.0, given * sums if reads_all_places_alike(layer) else np.nan)
     if layer.bias is not None:
         values = values + keras.backend.get_value(layer.bias)
-    return _activate(layer, values)
+    return _apply(layer.activation, values)
 
 
 def _of_norm(layer: Any, given: np.ndarray) -> np.ndarray:
