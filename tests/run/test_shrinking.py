@@ -129,6 +129,18 @@ def test_a_net_without_maps_to_follow_is_refused_before_training(prepared):
         check_stages(recipe, inputs, nested)
 
 
+def test_random_channels_are_drawn_by_the_seed_of_the_recipe(prepared, tmp_path):
+    settings = {"epochs": 2, "ratio": 0.5, "criterion": "magnitude", "distillation": None}
+    shrinker = shrinker_for(prepared, tmp_path, controls=["random"], **settings)
+    shrunk, plans = shrinker.remove(shrinker.dense).model, []
+    for seed in (0, 1):
+        folder, recipe = tmp_path / str(seed), shrinker.recipe.model_copy(update={"seed": seed})
+        drawn = replace(shrinker, recipe=recipe, folder=folder, run_stage=lambda name, section, model: name)
+        drawn.controls(shrinker.dense, shrunk)
+        plans.append(Plan.load(folder / "records" / "control_random.json").remove)
+    assert plans[0] != plans[1]
+
+
 def test_from_scratch_keeps_the_shape_and_no_weights(prepared, tmp_path):
     shrinker = shrinker_for(prepared, tmp_path, way="from_scratch", epochs=1, ratio=0.5)
     model, (stage,) = shrinker.shrink(shrinker.dense)

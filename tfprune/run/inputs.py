@@ -11,7 +11,7 @@ from typing import Any
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
 from tfprune.channels import Plan, Removal, Selection, narrowed, remove_channels
-from tfprune.criteria import CRITERIA
+from tfprune.criteria import CRITERIA, Criterion
 from tfprune.data import GENERATORS
 from tfprune.data.arrays import SegmentationArrays, load_arrays
 from tfprune.data.augmentation import build_augmentation
@@ -279,13 +279,13 @@ def _remove(
     model: Any,
     selection: Selection | None = None,
     *,
-    criterion: str | None = None,
+    criterion: str | Criterion | None = None,
     check: bool = True,
 ) -> Removal:
     section = recipe.channels
     criterion = criterion or section.criterion
     batches = loss = None
-    if getattr(CRITERIA[criterion], "gathers", None) or section.sensitivity:
+    if getattr(CRITERIA.get(criterion, criterion), "gathers", None) or section.sensitivity:
         batches = evaluation_batches(inputs.arrays["val"], batch_size=recipe.data.batch_size)
         loss = build_recipe_loss(recipe, inputs)
     return remove_channels(

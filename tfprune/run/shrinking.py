@@ -13,6 +13,7 @@ from tfprune.channels import ChannelGroups, Cost, Plan, Removal, apply_plan, lab
 from tfprune.channels.budgeting import PROXIES
 from tfprune.channels.copying import drawn_anew
 from tfprune.channels.planning import write_plan
+from tfprune.criteria import Random
 from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.errors import located
 from tfprune.pruning.channels import masked_groups
@@ -69,7 +70,7 @@ class Shrinker:
             if name == "one_shot":
                 removal = self._removal(f"control_{name}", model)
             elif name == "random":
-                removal = self._removal(f"control_{name}", model, equal, criterion="random")
+                removal = self._removal(f"control_{name}", model, equal, criterion=Random(self.recipe.seed))
             else:
                 removal = self._removal(f"control_{name}", model, replace(equal, scope="layer"), criterion="magnitude")
             if name == "width_scaled":
