@@ -122,9 +122,11 @@ def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
 
 def test_a_net_without_maps_to_follow_is_refused_before_training(prepared):
     content, inputs = prepared
-    recipe = check_recipe({**content, "channels": {"ratio": 0.5, "multiple_of": 1, "distillation": {"features": 1}}})
+    channels = {"epochs": 2, "ratio": 0.5, "multiple_of": 1, "distillation": {"features": 1}}
+    recipe = check_recipe({**content, "channels": channels})
     dense = build_dense(recipe, inputs, None)
-    nested = keras.Model(dense.inputs, dense(dense.inputs[0]))
+    image = keras.Input(dense.input_shape[1:])
+    nested = keras.Model(image, dense(image))
     with pytest.raises(InputError, match="the two nets share none"):
         check_stages(recipe, inputs, nested)
 
