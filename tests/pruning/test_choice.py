@@ -32,6 +32,9 @@ def test_a_layer_of_low_scores_is_never_emptied():
     equal = np.random.default_rng(0).random(200)
     shares = keep_over_all([1e-6 * equal, equal], [np.ones(200)] * 2, 0.5, normalize=True)
     assert [share.sum() for share in shares] == pytest.approx([100, 100], abs=1)
+    scores = [layer.astype(np.float32) for layer in (1e-24 * equal, equal)]
+    shares = keep_over_all(scores, [np.ones(200)] * 2, 0.5, normalize=True)
+    assert [share.sum() for share in shares] == pytest.approx([100, 100], abs=1)
 
 
 @pytest.mark.parametrize("sparsity", [0.3, 0.8, 0.97])

@@ -38,6 +38,12 @@ def test_iterative_rounds_compound_or_add():
         IterativeRounds(0.5, rounds=3, begin_step=0, frequency=5, compounding=False)
 
 
+@pytest.mark.parametrize("final", [0.5, 0.8, 0.95])
+def test_many_rounds_end_exactly(final):
+    points = sparsity_by_step(build_schedule("iterative", final, begin_step=0, end_step=512, prunes=256))
+    assert points[512] == final
+
+
 def test_one_shot_prunes_once_at_its_begin():
     assert sparsity_by_step(build_schedule("one_shot", 0.5, begin_step=8, end_step=20, prunes=9)) == {8: 0.5}
     assert sparsity_by_step(build_schedule("one_shot", 0.5, begin_step=0, end_step=20, prunes=1)) == {1: 0.5}

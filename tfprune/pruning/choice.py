@@ -92,7 +92,9 @@ def keep_over_all(
     parts = [slice(end - layer.size, end) for layer, end in zip(scores, ends, strict=True)]
     ranked = np.empty(ends[-1], np.result_type(np.float32, *scores))
     for layer, part in zip(scores, parts, strict=True):
-        np.divide(layer, (np.linalg.norm(layer) or 1.0) if normalize else 1.0, out=ranked[part])
+        # In float64: the squares of small Taylor scores are no float32.
+        norm = float(np.linalg.norm(layer.astype(np.float64))) if normalize else 1.0
+        np.divide(layer, norm or 1.0, out=ranked[part])
     flat = None if sizes is None else np.concatenate(sizes)
     mask = _keep(ranked, flat, sparsity)
     if _any_short(mask, parts):

@@ -43,10 +43,12 @@ class IterativeRounds(tfmot.PruningSchedule):
 
     def __call__(self, step: Any) -> tuple[Any, Any]:
         """Return whether to prune at `step`, and the sparsity then."""
-        done = tf.cast((step - self.begin_step) // self.frequency, tf.float32)
+        done = tf.cast((step - self.begin_step) // self.frequency, tf.float64)
         done = tf.clip_by_value(done, 0.0, float(self.rounds))
-        sparsity = 1.0 - tf.pow(1.0 - self.rate, done) if self.compounding else self.rate * done
-        return self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency), sparsity
+        left = tf.constant(1.0 - self.rate, tf.float64)
+        sparsity = 1.0 - left**done if self.compounding else self.rate * done
+        prunes = self._should_prune_in_step(step, self.begin_step, self.end_step, self.frequency)
+        return prunes, tf.cast(sparsity, tf.float32)
 
     def get_config(self) -> dict[str, Any]:
         """Return class name and arguments, in tfmot's form."""
