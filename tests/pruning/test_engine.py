@@ -104,6 +104,24 @@ def test_a_filter_goes_with_its_bias_and_norm_so_that_its_channel_is_dead(discs)
     assert not probe.predict(discs[0][:4].astype(np.float32), verbose=0)[..., dead].any()
 
 
+@pytest.mark.parametrize("criterion", ["taylor_gate", "norm_scale"])
+def test_a_filter_with_a_depth_multiplier_scores_by_all_of_its_norm(criterion):
+    layers = keras.layers
+    image = keras.Input((4, 4, 4))
+    x = layers.BatchNormalization(name="norm")(layers.DepthwiseConv2D(3, depth_multiplier=2)(image))
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    selection = select_layers(model, min_weights=1, exclude=("head",))
+    schedule = build_schedule("one_shot", 0.5, begin_step=1, end_step=5, prunes=1)
+    controller = MaskController(
+        model, schedule, selection=selection, criterion=criterion, granularity="filter", scope="layer"
+    )
+    norm = controller._owners["norm"]
+    strength = np.array([3.0, 3.0, 0.0, 5.0, 0.0, 0.0, 7.0, 0.0])  # of the filters: 6, 5, 0 and 7
+    (norm.evidence if criterion == "taylor_gate" else norm.layer.gamma).assign(strength)
+    controller.update(1, keras.optimizers.SGD())
+    assert controller.layers[0].mask.numpy().any(axis=(0, 1, 3)).tolist() == [True, False, False, True]
+
+
 def test_handed_groups_mask_producers_norms_and_the_inputs_of_what_follows():
     model = tiny_net()
     channels = tuple((i,) for i in range(16))

@@ -222,6 +222,10 @@ class MaskController:
                 gathered = filters_last(layer.layer, gathered)
         weights = filters_last(layer.layer, np.asarray(wholes[path, layer.masked[0]]))
         scores = np.asarray(self.criterion(Evidence(path, weights, gathered, scale)))
+        # A norm behind a depthwise kernel with a multiplier has several numbers for each of its filters.
+        each = weights.shape[-2] if isinstance(layer.layer, keras.layers.DepthwiseConv2D) else 1
+        if scores.shape == (weights.shape[-1] * each,):
+            scores = scores.reshape(-1, each).sum(axis=1)
         accepted = {(weights.shape[-1],)} if scores.ndim == 1 else {weights.shape}
         if scores.shape not in accepted or (scores.ndim == 1 and not self.groups):
             raise InputError(
