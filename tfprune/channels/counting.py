@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from tfprune.channels.cost import kernel_uses, macs_of, tensor_shapes
+from tfprune.channels.cost import is_one_product, kernel_uses, macs_of, tensor_shapes
 from tfprune.channels.graph import ChannelGraph, is_graph, walk
 from tfprune.channels.groups import ChannelGroups
-from tfprune.channels.liveness import Moment, trace_moments
+from tfprune.channels.liveness import Moment, Shape, trace_moments
 from tfprune.keras import tf
 
 
@@ -42,14 +43,14 @@ class ChannelCosts:
         self.graph = graph
         shapes = tensor_shapes(graph.model, input_size=input_size)
         self._kernels: dict[str, list[_Extent]] = {}
-        self._other_macs = 0
+        self._products: list[_Extent] = []
         for path, node in walk(graph.model):
             uses = kernel_uses(node, shapes)
             if uses is not None:
                 extents = [self._weight(kernel, positions) for kernel, positions in uses]
                 self._kernels.setdefault(path, []).extend(extents)
             elif not is_graph(node.layer):
-                self._other_macs += macs_of(node, shapes)
+                self._products.append(self._product(node, shapes))
         self._weights = [self._weight(weight) for weight in graph.model.weights]
         self._tensors = {key: _tensor_extent(shapes[key], labels) for key, labels in graph.tensors.items()}
         self.names = {id(tensor): path for path, node in walk(graph.model) for tensor in tf.nest.flatten(node.outputs)}
@@ -62,13 +63,26 @@ class ChannelCosts:
         fixed = math.prod(size for size, slot in zip(weight.shape, slots, strict=True) if slot is None)
         return _Extent(positions * fixed, tuple(slot.labels for slot in slots if slot is not None))
 
+    def _product(self, node: Any, shapes: dict[int, Shape]) -> _Extent:
+        """Count a product without weights: one per value that it gives and channel that each of these sums over."""
+        macs = macs_of(node, shapes)
+        if not macs or not is_one_product(node.layer):
+            return _Extent(macs, ())
+        given = _tensor_extent(shapes[id(node.outputs)], self.graph.tensors[id(node.outputs)])
+        carried = self.graph.space.find(given.labels[0])
+        read = [self.graph.tensors[id(tensor)].reshape(-1) for tensor in node.keras_inputs]
+        summed = [labels for labels in read if not np.isin(self.graph.space.find(labels), carried).any()]
+        labels = (*given.labels, *summed[:1])
+        others, rest = divmod(macs, math.prod(map(len, labels)))
+        return _Extent(macs, ()) if rest else _Extent(others, labels)
+
     def macs_by_layer(self, keep: np.ndarray) -> dict[str, int]:
         """Return path -> multiply-accumulates of the layers with kernels."""
         return {path: sum(extent.size(keep) for extent in extents) for path, extents in self._kernels.items()}
 
     def macs(self, keep: np.ndarray) -> int:
-        """Return all multiply-accumulates; products of ops without weights count as before the removal."""
-        return self._other_macs + sum(self.macs_by_layer(keep).values())
+        """Return all multiply-accumulates; several products in one call without weights count as before the removal."""
+        return sum(extent.size(keep) for extent in self._products) + sum(self.macs_by_layer(keep).values())
 
     def parameters(self, keep: np.ndarray) -> int:
         """Return all numbers stored, moving statistics included."""
