@@ -121,11 +121,43 @@ def test_channels_take_a_ratio_or_a_budget(recipe_file):
         (["controls=[wide]"], "unknown control 'wide'"),
         (["channels=null", "controls=[random]"], "this recipe has no channels section"),
         (["channels.distillation.temperature=0"], "channels.distillation.temperature is 0"),
+        (
+            ["channels.way=from_scratch", "channels.distillation.strength=2"],
+            "a net trained from_scratch follows no other",
+        ),
+        (["channels.scope=layer", "channels.per_cost=macs"], "per_cost weighs layers against each other"),
     ],
 )
 def test_ways_and_controls_that_do_not_fit(recipe_file, overrides, said):
     path = recipe_file(GOOD + "channels: {epochs: 12, ratio: 0.5}\n")
     assert said in message(path, *overrides)
+
+
+def test_options_that_would_change_nothing_are_refused_and_defaults_are_silent(recipe_file):
+    path = recipe_file(GOOD + "channels: {epochs: 12, ratio: 0.5, way: from_scratch}\n")
+    assert load_recipe(recipe_file(recipe_text(load_recipe(path)))) == load_recipe(path)
+    taught = ["channels.distillation.strength=2", "controls=[random]"]
+    assert load_recipe(path, taught).channels.distillation.strength == 2
+    cost = ["channels.scope=layer", "channels.per_cost=macs", "channels.ratio=null"]
+    assert load_recipe(path, [*cost, "channels.budget=activation_bytes<=0.5x"]).channels.per_cost == "macs"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["plateau_epochs=2"], "plateau_epochs belongs to learning_rate_schedule on_plateau, and this is cosine"),
+        (["half_cycle_steps=9"], "half_cycle_steps belongs to learning_rate_schedule triangular or triangular2, and"),
+        (
+            ["low_learning_rate=1e-4", "learning_rate_schedule=constant"],
+            "cosine or triangular or triangular2, and",
+        ),
+        (["low_learning_rate=1e-2"], "low_learning_rate is 0.01, above learning_rate 0.001; give at most that"),
+    ],
+)
+def test_what_a_learning_rate_does_not_use_is_refused(recipe_file, overrides, said):
+    path = recipe_file(GOOD)
+    for stage in ("training", "pruning"):
+        assert said in message(path, *(f"{stage}.{setting}" for setting in overrides))
 
 
 def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):

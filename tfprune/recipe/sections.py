@@ -27,6 +27,13 @@ Sparsity = Annotated[float, Field(ge=0, lt=1)]
 Epochs = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
+_RATES_OF = {
+    "low_learning_rate": ("cosine", "triangular", "triangular2"),
+    "half_cycle_steps": ("triangular", "triangular2"),
+    "plateau_epochs": ("on_plateau",),
+}
+"""Setting -> the learning-rate schedules that use it."""
+
 
 class About(Section):
     """What a reader wants to know before starting a recipe."""
@@ -130,6 +137,21 @@ class Training(Section):
     half_cycle_steps: Annotated[int, Field(ge=1)] | None = Field(None, description="training steps of half a cycle")
     early_stop_epochs: Epochs | None = None
     plateau_epochs: Epochs | None = Field(None, description="patience of on_plateau (default 5)")
+
+    @model_validator(mode="after")
+    def _rate_is_used(self) -> Self:
+        for name, schedules in _RATES_OF.items():
+            if getattr(self, name) is not None and self.learning_rate_schedule not in schedules:
+                raise ValueError(
+                    f"{name} belongs to learning_rate_schedule {' or '.join(schedules)}, and this is "
+                    f"{self.learning_rate_schedule}; drop one of them"
+                )
+        if self.low_learning_rate is not None and self.low_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"low_learning_rate is {self.low_learning_rate:g}, above learning_rate {self.learning_rate:g}; "
+                "give at most that"
+            )
+        return self
 
 
 class DenseTraining(Training):
@@ -286,6 +308,12 @@ class Channels(Training):
                 f"{self.rounds} rounds need at least two epochs each, and there are {self.epochs} epochs; give more "
                 "epochs or fewer rounds"
             )
+        memory = any(name in (self.budget or "") for name in ("activation_bytes", "arena_bytes"))
+        if self.per_cost and self.scope == "layer" and not memory:
+            raise ValueError(
+                "per_cost weighs layers against each other, which the scope layer does only for a bound on "
+                "activation_bytes or arena_bytes; take scope global, or drop per_cost"
+            )
         if (self.ratio is None) == (self.budget is None):
             raise ValueError('give either a ratio, such as 0.5, or a budget, such as "macs<=0.5x"')
         return self
@@ -382,6 +410,11 @@ class Recipe(Section):
             raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
         if "one_shot" in self.controls and self.channels.way == "one_shot":
             raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
+        taught = self.channels and (self.channels.way != "from_scratch" or {"random", "one_shot"} & set(self.controls))
+        if self.channels and not taught and self.channels.distillation not in (None, Distillation()):
+            raise ValueError(
+                "channels.distillation: a net trained from_scratch follows no other; drop it, or take another way"
+            )
         rounded = [name for name, scheme in SCHEMES.items() if scheme.activations == "int8"]
         if self.quantization and not set(rounded) & set(self.export.schemes):
             raise ValueError(
