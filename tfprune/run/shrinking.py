@@ -87,7 +87,7 @@ class Shrinker:
         return section.rounds or min(halvings, section.epochs // 2)
 
     def _in_rounds(self, model: Any, target: Removal, rounds: int) -> tuple[Any, list[StageResult]]:
-        """Remove in rounds, by bounds that fall evenly by factors; the last round gets half of the epochs."""
+        """Remove in rounds, by bounds that fall evenly by factors; the last gets half of the epochs, of many."""
         section = self.recipe.channels
         before, after = self._cost(model), self._cost(target.model)
         early = max(2, section.epochs // 2 // (rounds - 1))
