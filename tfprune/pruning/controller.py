@@ -16,8 +16,8 @@ from tfprune.keras import keras
 from tfprune.pruning import GRANULARITIES, SCOPES
 from tfprune.pruning.assignment import MaskAssignment, Weights
 from tfprune.pruning.cloning import unwrap_model, wrap_model
-from tfprune.pruning.gathering import gather_evidence
-from tfprune.pruning.granularity import Block, Pattern, Weight
+from tfprune.pruning.gathering import evidence_sources, gather_evidence
+from tfprune.pruning.granularity import KERNELWISE, Block, Pattern, Weight
 from tfprune.pruning.graph import filter_axis, norms_after, trace_calls, walk_layers
 from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.masked_model import MaskedModel, check_wrappable
@@ -37,7 +37,6 @@ from tfprune.pruning.selection import DenseLayer, Selection, select_layers
 from tfprune.pruning.wrapper import MaskedLayer
 
 Granularity = str | Weight | Block | Pattern | Sequence[ChannelGroup]
-_KERNELWISE: dict[str, Weight | Block | Pattern] = {"weight": Weight(), "block": Block(), "pattern": Pattern()}
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ class MaskController:
         norms = {path: norm for path, (norm, _) in norms_after(trace_calls(model)[0]).items()}
         criterion = look_up("criterion", criterion, CRITERIA) if isinstance(criterion, str) else criterion
         gathers = getattr(criterion, "gathers", None)
-        sources = _evidence_sources(selection.masked, groups, norms, gathers)
+        sources = evidence_sources(selection.masked, groups, norms, gathers)
         wrapped = wrap_model(model, selection.masked, groups, gathers=dict.fromkeys(sources.values(), gathers))
         self._attach(
             wrapped,
@@ -175,7 +174,7 @@ class MaskController:
         self._all = dict(walk_layers(model))
         self.layers: list[MaskedLayer] = [self._all[path] for path in selection.masked]
         self._owners = {path: layer for path, layer in self._all.items() if isinstance(layer, MaskedLayer)}
-        sources = _evidence_sources(selection.masked, groups, norms, getattr(criterion, "gathers", None))
+        sources = evidence_sources(selection.masked, groups, norms, getattr(criterion, "gathers", None))
         self._sources = {path: self._all[source] for path, source in sources.items()}
         self.tapped = [layer for layer in self._owners.values() if layer.evidence is not None]
         self.taps = [layer.evidence for layer in self.tapped]
@@ -185,7 +184,7 @@ class MaskController:
 
     def _check(self) -> None:
         """Refuse settings that would fail at the first mask update."""
-        pattern = _KERNELWISE.get(self.granularity) if isinstance(self.granularity, str) else self.granularity
+        pattern = KERNELWISE.get(self.granularity) if isinstance(self.granularity, str) else self.granularity
         if isinstance(pattern, Pattern):
             if self.scope == "global":
                 raise InputError("an N:M pattern is set per filter; scope 'global' has no meaning for it")
@@ -267,7 +266,7 @@ class MaskController:
             return self._score(path, wholes, steps)
 
         if not self.groups:
-            unit = _KERNELWISE[self.granularity] if isinstance(self.granularity, str) else self.granularity
+            unit = KERNELWISE[self.granularity] if isinstance(self.granularity, str) else self.granularity
             masks = mask_kernels(paths, score, unit, own, **ranking)
             return {
                 (path, self._all[path].masked[0]): filters_last(self._all[path].layer, mask)
@@ -363,23 +362,8 @@ class MaskController:
 
 
 def _default_scope(granularity: Granularity) -> str:
-    unit = _KERNELWISE.get(granularity) if isinstance(granularity, str) else granularity
+    unit = KERNELWISE.get(granularity) if isinstance(granularity, str) else granularity
     return "global" if isinstance(unit, Weight | Block) else "layer"
-
-
-def _evidence_sources(
-    masked: Sequence[str], groups: Sequence[ChannelGroup], norms: Mapping[str, str], gathers: str | None
-) -> dict[str, str]:
-    """Return for each masked layer the layer at which its evidence is gathered.
-
-    The gate of a whole filter stands behind its batch norm, if one follows and goes with it: while
-    training, the norm undoes any scaling of the filter, so that the sum of g * w over it is zero.
-    """
-    if gathers is None:
-        return {}
-    scaled = {member.layer for group in groups for member in group.members if member.weight in ("gamma", "beta")}
-    behind = norms if gathers == "taylor_filters" else {}
-    return {path: behind[path] if behind.get(path) in scaled else path for path in masked}
 
 
 class _SparsityLog(keras.callbacks.Callback):

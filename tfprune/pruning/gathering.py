@@ -1,14 +1,30 @@
-"""What happens to evidence in a training step."""
+"""Where evidence is gathered, and what happens to it in a training step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tfprune.keras import tf
+from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.wrapper import MaskedLayer
 
 _RATE, _BETA_1, _BETA_2, _EPSILON = 1e-2, 0.9, 0.999, 1e-7
+
+
+def evidence_sources(
+    masked: Sequence[str], groups: Sequence[ChannelGroup], norms: Mapping[str, str], gathers: str | None
+) -> dict[str, str]:
+    """Return for each masked layer the layer at which its evidence is gathered.
+
+    The gate of a whole filter stands behind its batch norm, if one follows and goes with it: while
+    training, the norm undoes any scaling of the filter, so that the sum of g * w over it is zero.
+    """
+    if gathers is None:
+        return {}
+    scaled = {member.layer for group in groups for member in group.members if member.weight in ("gamma", "beta")}
+    behind = norms if gathers == "taylor_filters" else {}
+    return {path: behind[path] if behind.get(path) in scaled else path for path in masked}
 
 
 def gather_evidence(layers: Sequence[MaskedLayer], gradients: Sequence[Any], *, step: Any) -> None:

@@ -99,3 +99,7 @@ class Pattern:
         ranks = groups.argsort(axis=-2, kind="stable").argsort(axis=-2)
         mask[..., :whole, :] = (ranks >= zeros).reshape(*scores.shape[:-2], whole, scores.shape[-1])
         return mask
+
+
+KERNELWISE: dict[str, Weight | Block | Pattern] = {"weight": Weight(), "block": Block(), "pattern": Pattern()}
+"""Name of a granularity within one kernel -> its usual form."""
