@@ -120,6 +120,7 @@ def schedule_epochs(
     prunes: int,
     begin_epoch: int = 0,
     end_epoch: int | None = None,
+    initial_sparsity: float = 0.0,
 ) -> Any:
     """Return `build_schedule` for a training of `epochs`, with its ramp over `begin_epoch`..`end_epoch`.
 
@@ -138,6 +139,7 @@ def schedule_epochs(
         begin_step=begin_epoch * steps_per_epoch,
         end_step=end * steps_per_epoch,
         prunes=prunes,
+        initial_sparsity=initial_sparsity,
     )
 
 

@@ -25,7 +25,7 @@ from tfprune.export.conversion import MINIMUM_CALIBRATION
 from tfprune.objectives.losses import build_loss
 from tfprune.pruning.channels import mask_channels
 from tfprune.pruning.controller import MaskController
-from tfprune.pruning.schedules import build_schedule
+from tfprune.pruning.schedules import schedule_epochs
 from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
 from tfprune.quantization.training import is_quantized
@@ -226,12 +226,14 @@ def regularized_layers(section: Regularization, model: Any) -> LayerSelection:
 
 
 def _mask(section: Pruning, steps: int, model: Any) -> MaskController:
-    schedule = build_schedule(
+    schedule = schedule_epochs(
         section.schedule,
         section.final_sparsity,
-        begin_step=section.begin_epoch * steps,
-        end_step=(section.end_epoch or section.epochs) * steps,
+        epochs=section.epochs,
+        steps_per_epoch=steps,
         prunes=section.prunes,
+        begin_epoch=section.begin_epoch,
+        end_epoch=section.end_epoch,
         initial_sparsity=section.initial_sparsity,
     )
     return MaskController(
