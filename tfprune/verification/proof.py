@@ -84,14 +84,12 @@ def prove_files(
         return open_runtime(path, python=python, **where, **foreign.options_for(path))
 
     opened = {file.name: opener(file.path, runtime=runtime, threads=threads) for file in files}
-    classes = len(class_names)
-    raw = {name: measure_quality(model.classes_of, images, masks, classes=classes) for name, model in opened.items()}
+    pictures, classes = (images, masks), len(class_names)
+    raw = {name: measure_quality(model.classes_of, *pictures, classes=classes) for name, model in opened.items()}
     judged = raw
     if processing != AS_IT_IS:
-        judged = {
-            name: measure_quality(partial(answer, [model], processing=processing), images, masks, classes=classes)
-            for name, model in opened.items()
-        }
+        answers = {name: partial(answer, [model], processing=processing) for name, model in opened.items()}
+        judged = {name: measure_quality(one, *pictures, classes=classes) for name, one in answers.items()}
     calls = {name: partial(model.time, images[0]) for name, model in opened.items()}
     latency = measure_latency(calls, runs=latency_runs)
     rates, share = convolution_shares(
@@ -117,10 +115,10 @@ def prove_files(
             row["convolution_share_ratio"] = share[file.name]
         if "micro" in (runtime, *also):
             row["arena_bytes"] = _arena_bytes(file.path)
-        if file.variant in keras_classes:
-            maps = keras_classes[file.variant]
-            if processing == AS_IT_IS:  # else the two would differ by what was done to the files' answers
-                row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
+        maps = keras_classes.get(file.variant)
+        if maps is not None and processing == AS_IT_IS:  # else they would differ by what was done to the files' answers
+            row["keras_scores"] = score_confusions(count_confusions(masks, maps, len(class_names)), class_names)
+        if maps is not None:
             row["agreement"] = compare_classes(raw[file.name].predicted, maps)
         rows.append(row)
     judge = opened[first].description.split(",")[0] if runtime == "auto" else runtime
@@ -217,31 +215,11 @@ def prove_folder(
     """
     where = {"runtime": runtime, "threads": threads, "python": python}
     opened = [open_runtime(path, **where, **foreign.options_for(path)) for path in files]
-    shapes = {(*model.input_size, model.channels) for model in opened}
-    if len(shapes) > 1:
-        listed = ", ".join(f"{model.path.name} {model.input_size}" for model in opened)
-        raise InputError(f"the files take pictures of different sizes ({listed}); verify them one by one")
     found = open_set(folder, split_file=split_file)
-    for model in opened:
-        classes = model.card["classes"] if model.card else None
-        if classes is not None and tuple(classes) != found.classes.names:
-            raise InputError(
-                f"{model.path} was made for the classes {', '.join(classes)}, and {folder} has "
-                f"{', '.join(found.classes.names)}; verify it on data with its own classes"
-            )
-    height, width, channels = shapes.pop()
+    height, width, channels = _common_input(opened, found.classes.names, folder)
     arrays = load_arrays(found.splits[split], found.classes, size=(height, width), channels=channels)
-    stems = Counter(path.stem for path in files)
-    named = [
-        ExportedFile(
-            path.stem if stems[path.stem] == 1 else str(path.with_suffix("")),
-            model.card["scheme"] if model.card else "unknown",
-            path,
-        )
-        for path, model in zip(files, opened, strict=True)
-    ]
     record, _ = prove_files(
-        named,
+        _named(files, opened),
         arrays.images,
         arrays.masks,
         class_names=found.classes.names,
@@ -257,3 +235,34 @@ def prove_folder(
         record["together"] = plain({"files": [path.name for path in files], "scores": scores})
     record["dataset"] |= {"name": found.name, "split": split}
     return record
+
+
+def _common_input(
+    opened: Sequence[TFLiteModel], class_names: Sequence[str], folder: str | Path
+) -> tuple[int, int, int]:
+    """Return the height, width and channels that all files take; refuse files that do not fit together or the set."""
+    shapes = {(*model.input_size, model.channels) for model in opened}
+    if len(shapes) > 1:
+        listed = ", ".join(f"{model.path.name} {model.input_size}" for model in opened)
+        raise InputError(f"the files take pictures of different sizes ({listed}); verify them one by one")
+    for model in opened:
+        classes = model.card["classes"] if model.card else None
+        if classes is not None and tuple(classes) != tuple(class_names):
+            raise InputError(
+                f"{model.path} was made for the classes {', '.join(classes)}, and {folder} has "
+                f"{', '.join(class_names)}; verify it on data with its own classes"
+            )
+    return shapes.pop()
+
+
+def _named(files: Sequence[Path], opened: Sequence[TFLiteModel]) -> list[ExportedFile]:
+    """Return files by their stems, or by their paths where two have the same stem."""
+    stems = Counter(path.stem for path in files)
+    return [
+        ExportedFile(
+            path.stem if stems[path.stem] == 1 else str(path.with_suffix("")),
+            model.card["scheme"] if model.card else "unknown",
+            path,
+        )
+        for path, model in zip(files, opened, strict=True)
+    ]
