@@ -94,6 +94,11 @@ def test_minimum_maximum_include_exclude():
         plan_channels(model, Selection(exclude=["c11"]))
 
 
+@pytest.mark.parametrize(("width", "kept"), [(40, 2), (20, 1), (41, 3)])
+def test_the_largest_ratio_is_met_exactly(width, kept):
+    assert widths(plan_channels(stack(width, 8), Selection({"c0": 0.99})))["c0"] == kept
+
+
 @pytest.mark.parametrize(
     ("selection", "guards"),
     [

@@ -178,7 +178,7 @@ def choose_ranked(
 def _may_stay(family: Family, selection: Selection, frozen: int) -> tuple[int, ...]:
     """Return how many groups of a family may stay, rising: by the guards, and in multiples."""
     total, step = len(family.groups), family.step
-    least = max(1, math.ceil((selection.min_channels - frozen) / step), math.ceil(total * (1 - selection.max_ratio)))
+    least = max(1, math.ceil((selection.min_channels - frozen) / step), total - share_of(total, selection.max_ratio))
     return tuple(
         count
         for count in range(min(least, total), total + 1)
