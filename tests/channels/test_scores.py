@@ -41,6 +41,18 @@ def test_scale_by_hand(pair):
     np.testing.assert_allclose(score_groups(groups, criterion="norm_scale"), [0.4, 0.8, 1.2, 1.6], rtol=1e-6)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "max", "l2"])
+def test_the_most_redundant_has_the_lowest_score(pair, reduction):
+    _, groups = pair
+    two = np.array([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+
+    def overlap(evidence: Evidence) -> np.ndarray:  # as redundancy would judge these filters
+        return -np.abs(two @ two.T).sum(axis=1)
+
+    scores = score_groups(groups, criterion=overlap, reduction=reduction)
+    assert scores.argmin() == 3 and scores.argmax() == 2 and scores.min() == 0
+
+
 def test_taylor_by_hand(pair):
     _, groups = pair
     images = np.ones((1, 4, 4, 1), np.float32)

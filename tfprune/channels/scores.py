@@ -80,7 +80,7 @@ def score_groups(
     Every kernel that makes or reads the channels is judged with those channels as its filters; the
     scores of one kernel are divided by their mean size, so that layers compare, and a group gets
     the mean, the maximum or the root mean square over its slices. Where a criterion gives negative
-    scores, all are raised such that the lowest is 0.
+    scores, all are raised such that the lowest is 0, before they are squared.
 
     Args:
         groups: the groups.
@@ -176,6 +176,7 @@ def _reduce(groups: ChannelGroups, scores: dict[int, np.ndarray], reduction: Red
         np.maximum.at(result, group_of, values)
         return np.where(np.isnan(counts), np.nan, result)
     if reduction == "l2":
+        values = values - min(0.0, float(values.min(initial=0.0)))
         return np.sqrt(np.bincount(group_of, values**2, minlength=len(groups)) / counts)
     return np.bincount(group_of, values, minlength=len(groups)) / counts
 
