@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 
 from tests.channels.random_graphs import random_graph
-from tests.channels.topologies import TOPOLOGIES, randomize
-from tfprune.channels import label_channels, measure_cost, remove_channels
+from tests.channels.topologies import TOPOLOGIES, conv, finish, randomize
+from tfprune.channels import Selection, label_channels, measure_cost, remove_channels, remove_dead_channels
 from tfprune.channels.copying import drawn_anew
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+
+layers = keras.layers
 
 # Share of the multiplications that is left at most when half of the groups go. Layers that no rule
 # knows, layer norms and the pixels themselves keep some nets wider than the quarter one would expect.
@@ -116,6 +118,35 @@ def test_a_subclass_of_functional_models_keeps_its_class():
     smaller = remove_channels(model).model
     assert type(smaller).__name__ == type(model).__name__
     assert smaller.train_step.__func__ is Segmenter.train_step
+
+
+def called_on_its_own_input(again: bool):
+    image = keras.Input((16, 16, 3))
+    backbone = keras.Model(image, conv(conv(image, 8), 12), name="backbone")
+    x = backbone(image)
+    return finish(image, layers.Add()([x, backbone(conv(image, 3))]) if again else x, name="own_input")
+
+
+def two_that_share_an_input():
+    image = keras.Input((16, 16, 3))
+    x = conv(image, 8)
+    low, high = keras.Model(image, x, name="low"), keras.Model(image, conv(x, 12), name="high")
+    other = keras.Input((16, 16, 3))
+    return finish(other, layers.Concatenate()([low(other), high(conv(other, 3))]), name="shared_input")
+
+
+@pytest.mark.parametrize(
+    "build", [lambda: called_on_its_own_input(False), lambda: called_on_its_own_input(True), two_that_share_an_input]
+)
+def test_nested_models_may_share_tensors_with_what_is_around_them(build):
+    keras.utils.set_random_seed(0)
+    model = randomize(build())
+    removal = remove_channels(model, Selection(budget="activation_bytes<=0.7x, macs<=0.5x"))
+    assert removal.equality.holds and measure_cost(removal.model).macs == removal.plan.budget[1].after
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.Conv2D) and layer.name != "logits":
+            layer.kernel.assign(layer.kernel.numpy() * (np.arange(layer.filters) % 3 > 0))
+    assert remove_dead_channels(model).model.count_params() < model.count_params()
 
 
 def test_a_frozen_model_stays_frozen():

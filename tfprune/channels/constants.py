@@ -57,7 +57,7 @@ def _unknown(tensor: Any) -> np.ndarray:
 
 
 def _follow(graph: ChannelGraph, model: Any, inputs: list[np.ndarray], constants: Constants) -> None:
-    constants.update((id(tensor), values) for tensor, values in zip(model.inputs, inputs, strict=True))
+    _note(constants, model.inputs, inputs)
     calls = Counter(id(node.layer) for node in nodes_of(model))
     for node in nodes_of(model):
         outputs = tf.nest.flatten(node.outputs)
@@ -69,7 +69,14 @@ def _follow(graph: ChannelGraph, model: Any, inputs: list[np.ndarray], constants
             found = [constants[id(tensor)] for tensor in node.layer.outputs]
         else:
             found = _outputs_of(graph, node, outputs, constants)
-        constants.update((id(tensor), values) for tensor, values in zip(outputs, found, strict=True))
+        _note(constants, outputs, found)
+
+
+def _note(constants: Constants, tensors: list[Any], found: list[np.ndarray]) -> None:
+    """Take the constants of tensors; where two nested models share a tensor, those that both agree on."""
+    for tensor, values in zip(tensors, found, strict=True):
+        known = constants.get(id(tensor), values)
+        constants[id(tensor)] = np.where(known == values, values, np.nan)
 
 
 def _outputs_of(graph: ChannelGraph, node: Any, outputs: list[Any], constants: Constants) -> list[np.ndarray]:

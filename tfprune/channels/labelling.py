@@ -9,6 +9,7 @@ from tfprune.channels.graph import Call, ChannelGraph, is_graph, nodes_of
 from tfprune.channels.labels import Labels
 from tfprune.channels.rules import find_rule
 from tfprune.errors import InputError
+from tfprune.keras import tf
 
 
 def label_channels(model: Any, *, opaque: Collection[str] = ()) -> ChannelGraph:
@@ -43,16 +44,15 @@ def _walk_labels(
 ) -> list[Labels]:
     """Label the inside of a model, given the labels of its inputs; return those of its outputs.
 
-    When a nested model is called again its weights are the same, hence so are its channels: the
-    inputs are united with those of the first call and nothing needs walking.
+    Tensors that are labelled already are met again where a nested model is called twice, or on its own
+    input, or shares tensors with another one. The weights are the same, hence so are the channels: the
+    inputs are united, and calls that are known need no walking.
     """
-    if id(model.inputs[0]) in graph.tensors:
-        for tensor, labels in zip(model.inputs, inputs, strict=True):
-            graph.space.unite(graph.tensors[id(tensor)], labels)
-        return [graph.tensors[id(tensor)] for tensor in model.outputs]
     for tensor, labels in zip(model.inputs, inputs, strict=True):
-        graph.tensors[id(tensor)] = labels
+        graph.space.unite(graph.tensors.setdefault(id(tensor), labels), labels)
     for node in nodes_of(model):
+        if all(id(tensor) in graph.tensors for tensor in tf.nest.flatten(node.outputs)):
+            continue
         path = prefix + node.layer.name
         call = Call(graph, node, path)
         graph.paths[id(node)] = path

@@ -94,7 +94,8 @@ def _steps(model: Any, alias: dict[int, int], seen: set[int]) -> Iterator[Any]:
             continue
         seen.add(id(node.layer))
         for inner, outer in zip(node.layer.inputs, node.keras_inputs, strict=True):
-            alias[id(inner)] = id(outer)
+            if inner is not outer:  # a model may be called on its own input
+                alias[id(inner)] = id(outer)
         yield from _steps(node.layer, alias, seen)
         for inner, outer in zip(node.layer.outputs, tf.nest.flatten(node.outputs), strict=True):
             alias[id(outer)] = id(inner)

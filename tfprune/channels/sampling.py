@@ -50,7 +50,10 @@ def _run(model: Any, inputs: list[Any], values: dict[int, np.ndarray]) -> list[A
                 continue
             args, kwargs = map_arguments(node, values)
             if isinstance(node.layer, keras.Model) and getattr(node.layer, "_is_graph_network", False):
-                outputs = _run(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], values)
+                inner: dict[int, np.ndarray] = {}
+                outputs = _run(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], inner)
+                # Of a model that is called twice the first call counts; the two may share tensors.
+                values.update({key: value for key, value in inner.items() if key not in values})
             else:
                 outputs = tf.nest.flatten(node.layer(*args, **kwargs))
             for tensor, value in zip(tf.nest.flatten(node.outputs), outputs, strict=True):
