@@ -11,7 +11,7 @@ from tests.channels.topologies import TOPOLOGIES, conv, finish, image, randomize
 from tests.tiny import tiny_net
 from tfprune.channels import Plan, Selection, apply_plan, measure_cost, plan_channels, remove_channels
 from tfprune.errors import InputError
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 
 layers = keras.layers
 
@@ -71,6 +71,17 @@ def test_multiples_hold_at_a_concat():
     read = [layer.kernel.shape for layer in smaller.layers if isinstance(layer, layers.Conv2D)]
     assert [shape[3] for shape in read[:3]] == [16, 24, 8]
     assert read[3][2:] == (48, 24)
+
+
+def test_multiples_hold_where_a_slice_keeps_a_channel():
+    model = stack(16, 8)
+    low, high = tf.split(model.get_layer("c0").output, [4, 12], axis=-1)
+    read = [layers.Conv2D(8, 1, name=name)(side) for name, side in (("low", low), ("high", high))]
+    model = keras.Model(model.input, layers.Conv2D(2, 1, name="logits")(layers.Add()(read)))
+    for weight in (model.get_layer("c0").kernel, model.get_layer("low").kernel):
+        weight.assign(weight * np.where(np.arange(16) < 4, 1e-3, 1)[: weight.shape[-1]])
+    smaller = remove_channels(model, Selection(0.5, multiple_of=8)).model
+    assert smaller.get_layer("c0").filters == 8 and smaller.get_layer("low").kernel.shape[2] == 1
 
 
 def test_minimum_maximum_include_exclude():

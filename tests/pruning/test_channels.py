@@ -9,7 +9,7 @@ from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
 from tfprune.channels import ChannelGroups, Selection, apply_plan, label_channels, plan_channels
 from tfprune.channels.planning import write_plan
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 from tfprune.pruning.channels import mask_channels, masked_groups
 
 layers = keras.layers
@@ -61,3 +61,16 @@ def test_filters_that_were_zero_before_stay_where_the_plan_leaves_them():
     model.get_layer("a").set_weights([kernel, bias])
     _, removal = close_masks(model, plan_channels(model, Selection(0.5, exclude=["a"])))
     assert {layer: len(channels) for layer, channels in removal.plan.remove.items()} == {"b": 8}
+
+
+def test_a_slice_of_a_layer_keeps_a_channel():
+    keras.utils.set_random_seed(0)
+    image = layers.Input((8, 8, 3))
+    low, high = tf.split(layers.Conv2D(16, 3, name="a")(image), [4, 12], axis=-1)
+    joined = layers.Concatenate()([layers.Conv2D(4, 1, name="b")(low), layers.Conv2D(4, 1, name="c")(high)])
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(joined))
+    kernel, bias = model.get_layer("a").get_weights()
+    kernel[..., :4] *= 1e-3
+    model.get_layer("a").set_weights([kernel, bias])
+    _, removal = close_masks(model, plan_channels(model))
+    assert removal.model.get_layer("a").filters == 8 and removal.model.get_layer("b").kernel.shape[2] == 1

@@ -169,9 +169,33 @@ def choose_ranked(
         else:
             wanted = len(family.groups) - share_of(len(family.groups), family.ratio if ratio is None else ratio)
         removed[family.groups[family.nearest(wanted) :]] = True
-    for together in groups.never_empty:
-        if removed[together].all():
-            removed[together[np.argmax(scores[together])]] = False
+    families = [family.groups for family in ranked]
+    return keep_one_of_each(groups.never_empty, removed, scores, families=families)
+
+
+def keep_one_of_each(
+    sets: Sequence[Sequence[int]], removed: np.ndarray, scores: np.ndarray, *, families: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return which groups go, bool (groups,), when the best of each set stays that would be all gone.
+
+    In its place goes the weakest of its family that no set needs, so that the family is as wide as before.
+
+    >>> one = keep_one_of_each([[0, 1]], np.array([1, 1, 0, 0]) > 0, np.arange(4.0), families=[np.arange(4)])
+    >>> np.flatnonzero(one).tolist()
+    [0, 2]
+    """
+    removed = removed.copy()
+    for together in map(np.asarray, sets):
+        if not removed[together].all():
+            continue
+        best = together[np.argmax(scores[together])]
+        removed[best] = False
+        family = next(family for family in families if best in family)
+        for weakest in family[np.argsort(scores[family], kind="stable")]:
+            needed = any(removed[other].sum() == len(other) - 1 for other in map(np.asarray, sets) if weakest in other)
+            if not removed[weakest] and not needed:
+                removed[weakest] = True
+                break
     return removed
 
 

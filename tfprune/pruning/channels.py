@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels import ChannelGroups, Plan, label_channels
+from tfprune.channels import ChannelGroups, Family, Plan, label_channels
 from tfprune.channels.planning import read_plan
 from tfprune.criteria import Criterion
 from tfprune.pruning.controller import MaskController
@@ -79,9 +79,20 @@ def groups_to_mask(
             if slot.role == "out" and len(slot.variable.shape) > 1:
                 masked.append(slot.layer)
         name = f"{family.layers[0]}#{number}"
-        made.append(ChannelGroup(name, tuple(members)))
+        made.append(ChannelGroup(name, tuple(members), _parts_of(groups, family)))
         shares[f"^{re.escape(name)}$"] = share
     return tuple(made), Selection(tuple(dict.fromkeys(masked)), ()), shares
+
+
+def _parts_of(groups: ChannelGroups, family: Family) -> tuple[tuple[int, ...], ...]:
+    """Return the channels of each slice of a family, which may not be emptied; all of a family never is."""
+    inside = [np.isin(family.groups, together) for together in groups.never_empty]
+    sizes = [len(together) for together in groups.never_empty]
+    return tuple(
+        tuple(np.flatnonzero(part).tolist())
+        for part, size in zip(inside, sizes, strict=True)
+        if part.sum() == size < len(family.groups)
+    )
 
 
 def masked_groups(groups: ChannelGroups, controller: MaskController) -> np.ndarray:

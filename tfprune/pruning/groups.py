@@ -20,10 +20,14 @@ class Member:
 
 @dataclass(frozen=True)
 class ChannelGroup:
-    """Channels of which each goes as a whole, in every member; all members have as many channels."""
+    """Channels of which each goes as a whole, in every member; all members have as many channels.
+
+    Of each set of channels in `never_empty` one stays: what reads these alone would read nothing.
+    """
 
     name: str
     members: tuple[Member, ...]
+    never_empty: tuple[tuple[int, ...], ...] = ()
 
     @property
     def channels(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.channels.planning import keep_one_of_each
 from tfprune.errors import InputError
 from tfprune.pruning.choice import keep_highest, keep_over_all
 from tfprune.pruning.granularity import Block, Pattern, Weight
@@ -147,7 +148,8 @@ def mask_groups(
         for index, keep in zip(together, ranked, strict=True):
             kept[index] = keep
     masks = {key: np.ones(shape, bool) for key, shape in shapes.items()}
-    for group, keep in zip(groups, kept, strict=True):
+    for group, score, keep in zip(groups, scores, kept, strict=True):
+        keep = ~keep_one_of_each(group.never_empty, ~keep, score, families=[np.arange(group.channels)])
         for member in group.members:
             drop_channels(masks[member.layer, member.weight], member, keep)
     return masks

@@ -89,4 +89,4 @@ def _group(config: dict[str, Any]) -> groups.ChannelGroup:
     members = tuple(
         groups.Member(**{**member, "indices": tuple(map(tuple, member["indices"]))}) for member in config["members"]
     )
-    return groups.ChannelGroup(config["name"], members)
+    return groups.ChannelGroup(config["name"], members, tuple(map(tuple, config.get("never_empty", ()))))
