@@ -171,11 +171,6 @@ _MAY_MULTIPLY = {keras.layers.Lambda, keras.layers.Dot, keras.layers.Attention, 
 _PRODUCTS = {"linalg.matmul", "einsum", "tensordot", "nn.conv2d", "nn.depthwise_conv2d", "nn.conv2d_transpose"}
 
 
-def is_one_product(layer: Any) -> bool:
-    """Return whether a layer without weights does one product and nothing else."""
-    return type(layer) is keras.layers.Dot or (is_op_layer(layer) and layer.symbol in _PRODUCTS)
-
-
 def _traced_macs(node: Any, shapes: dict[int, Shape]) -> int:
     """Count the products in the TensorFlow graph of a call that no table knows."""
     tensors = node.keras_inputs

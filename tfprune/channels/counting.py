@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.cost import is_one_product, kernel_uses, macs_of, tensor_shapes
+from tfprune.channels.cost import kernel_uses, macs_of, tensor_shapes
 from tfprune.channels.graph import ChannelGraph, is_graph, walk
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.liveness import Moment, Shape, trace_moments
@@ -24,6 +24,37 @@ class _Extent:
 
     def size(self, keep: np.ndarray) -> int:
         return self.fixed * math.prod(int(keep[labels].sum()) for labels in self.labels)
+
+
+class _Products:
+    """The multiply-accumulates of a call without a kernel, counted anew for every width of what it reads."""
+
+    def __init__(self, graph: ChannelGraph, node: Any, shapes: dict[int, Shape]) -> None:
+        self._node = node
+        self._read = {id(tensor): (shapes[id(tensor)], graph.tensors[id(tensor)]) for tensor in node.keras_inputs}
+        self._whole = macs_of(node, shapes)
+        self._counted: dict[tuple[Shape, ...], int] = {tuple(shape for shape, _ in self._read.values()): self._whole}
+
+    def macs(self, keep: np.ndarray) -> int:
+        if not self._whole:
+            return 0
+        left = {key: _shape_left(shape, keep[labels]) for key, (shape, labels) in self._read.items()}
+        given = tuple(left.values())
+        if given not in self._counted:
+            try:
+                self._counted[given] = macs_of(self._node, left)
+            except (ValueError, TypeError, tf.errors.OpError):  # a layer of the user's that knows one width
+                self._counted[given] = self._whole
+        return self._counted[given]
+
+
+def _shape_left(shape: Shape, alive: np.ndarray) -> Shape:
+    """Return the shape of a tensor of which some labels are left; an axis without labels keeps its size."""
+    left = []
+    for axis, size in enumerate(shape):
+        others = tuple(other for other in range(alive.ndim) if other != axis)
+        left.append(int(alive.any(axis=others).sum()) if alive.shape[axis] > 1 else size)
+    return tuple(left)
 
 
 class ChannelCosts:
@@ -43,14 +74,14 @@ class ChannelCosts:
         self.graph = graph
         shapes = tensor_shapes(graph.model, input_size=input_size)
         self._kernels: dict[str, list[_Extent]] = {}
-        self._products: list[_Extent] = []
+        self._products: list[_Products] = []
         for path, node in walk(graph.model):
             uses = kernel_uses(node, shapes)
             if uses is not None:
                 extents = [self._weight(kernel, positions) for kernel, positions in uses]
                 self._kernels.setdefault(path, []).extend(extents)
             elif not is_graph(node.layer):
-                self._products.append(self._product(node, shapes))
+                self._products.append(_Products(graph, node, shapes))
         self._weights = [self._weight(weight) for weight in graph.model.weights]
         self._tensors = {key: _tensor_extent(shapes[key], labels) for key, labels in graph.tensors.items()}
         self.names = {id(tensor): path for path, node in walk(graph.model) for tensor in tf.nest.flatten(node.outputs)}
@@ -63,26 +94,13 @@ class ChannelCosts:
         fixed = math.prod(size for size, slot in zip(weight.shape, slots, strict=True) if slot is None)
         return _Extent(positions * fixed, tuple(slot.labels for slot in slots if slot is not None))
 
-    def _product(self, node: Any, shapes: dict[int, Shape]) -> _Extent:
-        """Count a product without weights: one per value that it gives and channel that each of these sums over."""
-        macs = macs_of(node, shapes)
-        if not macs or not is_one_product(node.layer):
-            return _Extent(macs, ())
-        given = _tensor_extent(shapes[id(node.outputs)], self.graph.tensors[id(node.outputs)])
-        carried = self.graph.space.find(given.labels[0])
-        read = [self.graph.tensors[id(tensor)].reshape(-1) for tensor in node.keras_inputs]
-        summed = [labels for labels in read if not np.isin(self.graph.space.find(labels), carried).any()]
-        labels = (*given.labels, *summed[:1])
-        others, rest = divmod(macs, math.prod(map(len, labels)))
-        return _Extent(macs, ()) if rest else _Extent(others, labels)
-
     def macs_by_layer(self, keep: np.ndarray) -> dict[str, int]:
         """Return path -> multiply-accumulates of the layers with kernels."""
         return {path: sum(extent.size(keep) for extent in extents) for path, extents in self._kernels.items()}
 
     def macs(self, keep: np.ndarray) -> int:
-        """Return all multiply-accumulates; several products in one call without weights count as before the removal."""
-        return sum(extent.size(keep) for extent in self._products) + sum(self.macs_by_layer(keep).values())
+        """Return all multiply-accumulates."""
+        return sum(products.macs(keep) for products in self._products) + sum(self.macs_by_layer(keep).values())
 
     def parameters(self, keep: np.ndarray) -> int:
         """Return all numbers stored, moving statistics included."""
