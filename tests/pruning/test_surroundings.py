@@ -20,6 +20,7 @@ from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import layers_of_kind, select_layers
+from tfprune.training.distillation import distill
 from tfprune.training.optimizers import build_optimizer
 from tfprune.training.stage import fit_stage
 
@@ -401,11 +402,24 @@ def test_models_that_cannot_be_wrapped_are_refused():
         inner = OwnCall([keras.Input((32, 32, 3)), keras.layers.Conv2D(2, 1)])
         MaskController(keras.Model(plain.inputs, inner(plain.inputs[0])), None)
     with pytest.raises(InputError, match=r"'tiny' inside 'sequential.*' is masked; wrap"):
-        MaskController(keras.Sequential([plain.inputs[0], masked(plain).model]), None)
+        without_schedule = MaskController(plain, None, selection=select_layers(plain, min_weights=500)).model
+        MaskController(keras.Sequential([plain.inputs[0], without_schedule]), None)
     with pytest.raises(InputError, match="is not functional"):
         MaskController(Subclassed(name="graphless"), None)
     with pytest.raises(InputError, match="is masked already"):
         MaskController(masked(plain).model, None)
+
+
+def test_a_masked_model_is_refused_as_a_part_of_another():
+    model = masked().model
+    image = keras.Input((32, 32, 3))
+    with pytest.raises(InputError, match="its masks would never move"):
+        keras.layers.Softmax()(model(image))
+    with pytest.raises(InputError, match="its masks would never move"):
+        keras.Sequential([image, model])
+    with pytest.raises(InputError, match="its masks would never move"):
+        distill(model, tiny_net())
+    assert model(np.zeros((1, 32, 32, 3), np.float32)).shape == (1, 32, 32, 2)
 
 
 def test_sequential_models_and_several_steps_per_execution(discs):

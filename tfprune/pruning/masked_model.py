@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from tfprune.channels.sampling import is_symbolic
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 from tfprune.pruning.gathering import gather_evidence
@@ -43,6 +44,20 @@ class MaskedModel(keras.Model):
         # Past Keras' tracking: the controller holds this model in turn.
         object.__setattr__(self, "controller", controller)
         object.__setattr__(self, "_gathers", False)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the outputs.
+
+        Raises:
+            InputError: when the model becomes a part of another one, whose training step knows no masks.
+        """
+        symbolic = any(is_symbolic(item) for item in tf.nest.flatten((args, kwargs)))
+        if symbolic and self.controller is not None and int(self.mask_step.numpy()) < self.controller.last_step:
+            raise InputError(
+                f"model '{self.name}' is masked, and as a part of another model its masks would never move: make the "
+                "whole model first and mask that, or take `controller.strip()`"
+            )
+        return super().__call__(*args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> Any:
         """Return Keras' training function, followed by the mask update when one is due."""

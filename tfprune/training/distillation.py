@@ -46,8 +46,13 @@ def distill(
         features: weight of the attention maps.
 
     Raises:
-        InputError: when the two do not answer alike, or share no layer names to compare maps at.
+        InputError: when the two do not answer alike, share no layer names to compare maps at, or the model is masked.
     """
+    if getattr(model, "controller", None) is not None:
+        raise InputError(
+            f"model '{model.name}' is masked, and while it follows a teacher its masks would never move: take "
+            "`controller.strip()`"
+        )
     if model.input_shape != teacher.input_shape or model.output_shape != teacher.output_shape:
         raise InputError(
             f"the teacher takes {teacher.input_shape} and answers {teacher.output_shape}; the model takes "
