@@ -59,6 +59,27 @@ def test_blocks_go_together():
     assert groups_of(lambda t: tf.nn.space_to_depth(t, 2)) == [1] * 8
 
 
+COPIES = {
+    "tile": lambda t: tf.tile(t, [1, 1, 1, 8]),
+    "repeat": lambda t: tf.repeat(t, 8, axis=-1),
+    "repeat, of Keras": lambda t: keras.backend.repeat_elements(t, 8, axis=3),
+    "join": lambda t: tf.concat([t] * 8, axis=-1),
+}
+
+
+@pytest.mark.parametrize("name", COPIES)
+@pytest.mark.parametrize("as_layer", [True, False])
+def test_copies_of_a_gate_go_one_by_one(name, as_layer):
+    function = layers.Lambda(COPIES[name]) if as_layer else COPIES[name]
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    gate = layers.Conv2D(1, 1, activation="sigmoid", name="gate")(x)
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(layers.Multiply()([x, function(gate)])))
+    removal = remove_channels(model)
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 4
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

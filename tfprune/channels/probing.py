@@ -97,6 +97,8 @@ class Experiment:
 
 def probe(call: Call) -> list[Labels]:
     """Label the outputs of an op by experiment; see the head of this module."""
+    if (copies := _copies(call)) is not None:
+        return copies
     if all(call.graph.space.is_frozen(labels).all() for labels in call.inputs):
         return call.frozen_outputs("reads frozen channels only")
     experiment = Experiment(call)
@@ -114,6 +116,24 @@ def probe(call: Call) -> list[Labels]:
     _freeze_others(call, summed)
     call.graph.probed[call.path] = call.layer
     return call.frozen_outputs("sums channels away")
+
+
+def _copies(call: Call) -> list[Labels] | None:
+    """Repeat, tile: every output channel is a copy of the one channel there is, and may go on its own."""
+    floats = [i for i, tensor in enumerate(call.tensors) if tensor.dtype.is_floating and len(tensor.shape)]
+    read = {id(call.tensors[i]): call.tensors[i] for i in floats}
+    if [tensor.shape[-1] for tensor in read.values()] != [1] or len(call.outputs) > 1:
+        return None
+    if not len(call.outputs[0].shape) or call.outputs[0].shape[-1] in (None, 1):
+        return None
+    experiment = Experiment(call)
+    source = experiment.inputs[floats[-1]]
+    if experiment.outputs is None or not np.array_equal(*np.broadcast_arrays(source, experiment.outputs[0])):
+        return None
+    width = experiment.outputs[0].shape[-1]
+    call.graph.probed[call.path] = call.layer
+    call.graph.gathers[id(call.node)] = Gather((floats[0],), (np.zeros(width, int),))
+    return [call.spread(call.fresh(width))]
 
 
 def _label_axes(call: Call, floats: list[int]) -> dict[int, int]:

@@ -143,7 +143,8 @@ class Rebuilder:
         if id(node) in self.graph.moves:
             return [self._move(node, self.graph.moves[id(node)], values)]
         gather = self.graph.gathers.get(id(node))
-        if gather and not all(self.keep[self.graph.tensors[id(tensor)]].all() for tensor in node.keras_inputs):
+        ends = (*node.keras_inputs, *tf.nest.flatten(node.outputs))
+        if gather and not all(self.keep[self.graph.tensors[id(tensor)]].all() for tensor in ends):
             return self._gather(node, gather, values)
         if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
             raise CannotRebuildError(self.graph.paths[id(node)])
@@ -158,7 +159,11 @@ class Rebuilder:
             name = self._new_name(f"{node.layer.name}_joined")
             source = keras.layers.Concatenate(name=name)([values[id(t)] for t in tensors])
         positions, name = np.cumsum(alive) - 1, f"{node.layer.name}_picked"
-        return [pick_channels(source, positions[pick[alive[pick]]], self._new_name(name)) for pick in gather.picks]
+        left = [self.keep[self.graph.tensors[id(tensor)]].reshape(-1) for tensor in tf.nest.flatten(node.outputs)]
+        return [
+            pick_channels(source, positions[pick[stay]], self._new_name(name))
+            for pick, stay in zip(gather.picks, left, strict=True)
+        ]
 
     def _new_name(self, wanted: str) -> str:
         """Return a name that no layer of the model has."""
