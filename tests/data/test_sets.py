@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 
 import pytest
 
@@ -145,6 +146,32 @@ def test_files_without_a_partner_are_named(tmp_path):
         open_set(folder)
     assert "train/images/p001.jpg: has no mask" in str(caught.value)
     assert "train/masks/p002.png: is a mask without its image" in str(caught.value)
+
+
+def test_accents_pair_in_either_spelling(tmp_path):
+    folder = write_set(tmp_path / "a", {"": 4}, suffix=".png")
+    spellings = {"images": "NFD", "masks": "NFC"}
+    for kind, form in spellings.items():
+        for number in range(4):
+            old = folder / kind / f"p{number:03d}.png"
+            old.rename(old.with_name(unicodedata.normalize(form, f"Brücke {number}.png")))
+    found = open_set(folder)
+    names = sorted(name for split in found.splits for name in stems(found, split))
+    assert names == [f"Brücke {number}" for number in range(4)]
+    listed = {"train": [unicodedata.normalize("NFD", f"Brücke {n}") for n in (0, 1)], "val": ["Brücke 2"]}
+    (folder / "split.json").write_text(json.dumps(listed | {"test": ["Brücke 3"]}), encoding="utf-8-sig")
+    assert stems(open_set(folder, split_file="split.json"), "train") == ["Brücke 0", "Brücke 1"]
+
+
+def test_text_files_may_begin_with_a_byte_order_mark(tmp_path):
+    folder = write_set(tmp_path / "a", {"": 4}, suffix=".png")
+    described = folder / "dataset.json"
+    described.write_text(described.read_text(), encoding="utf-8-sig")
+    shutil.rmtree(folder / "masks")
+    rows = "".join(f"p{number:03d}.png_1,1 5\n" for number in range(4))
+    (folder / "masks.csv").write_text(f"ImageId_ClassId,EncodedPixels\n{rows}", encoding="utf-8-sig")
+    pairs = [pair for part in open_set(folder).splits.values() for pair in part]
+    assert [pair.mask.runs for pair in pairs] == [((1, "1 5"),)] * 4
 
 
 def test_real_sets_open():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -80,6 +81,15 @@ def list_folder(folder: str | Path, *, stem_pattern: str | None = None) -> Listi
     return listing
 
 
+def spelt(name: str) -> str:
+    """Return a name in one spelling: macOS writes a letter and its accent as two characters, others as one.
+
+    >>> len("u\u0308"), len(spelt("u\u0308"))
+    (2, 1)
+    """
+    return unicodedata.normalize("NFC", name)
+
+
 def first_group(option: str, given: str | None) -> Callable[[str], str]:
     """Return stem -> what the first group of a regular expression finds in it; the stem itself without one.
 
@@ -129,7 +139,7 @@ def _pair_with_masks(listing: Listing, part: str, images: dict[str, Path], masks
             Finding("missing_image", (listing.relative(path),), f"is a mask without its image images/{key}.*")
         )
     common = sorted(images.keys() & masks.keys())
-    listing.parts[part] = tuple(Pair(images[key].stem, images[key], masks[key]) for key in common)
+    listing.parts[part] = tuple(Pair(spelt(images[key].stem), images[key], masks[key]) for key in common)
 
 
 def _add_judged(listing: Listing, part: str, images: dict[str, Path], judged: dict[str, Path]) -> None:
@@ -150,13 +160,13 @@ def _pair_with_table(listing: Listing, part: str, folder: Path, images: dict[str
     if (folder / "masks").is_dir():
         raise InputError(f"{folder}: holds masks/ and also {TABLE}; keep one of the two forms")
     table = folder / TABLE
-    rows = read_table(table)
-    names = {path.name for path in images.values()}
+    rows = {spelt(name): runs for name, runs in read_table(table).items()}
+    names = {spelt(path.name) for path in images.values()}
     for name in sorted(rows.keys() - names):
         message = f"has rows of {name}, and there is no image images/{name}"
         listing.findings.append(Finding("missing_image", (listing.relative(table),), message))
     listing.parts[part] = tuple(
-        Pair(path.stem, path, RunLengthMask(table, path, rows.get(path.name, ())))
+        Pair(spelt(path.stem), path, RunLengthMask(table, path, rows.get(spelt(path.name), ())))
         for path in sorted(images.values(), key=lambda path: path.stem)
     )
 
@@ -169,7 +179,7 @@ def _list_files(listing: Listing, folder: Path, key_of: Callable[[str], str]) ->
         if path.name.startswith(".") or path.name == "Thumbs.db":
             continue
         if path.suffix.lower() in SUFFIXES and not path.is_dir():
-            by_key[key_of(path.stem)].append(path)
+            by_key[key_of(spelt(path.stem))].append(path)
         else:
             other.append(listing.relative(path))
     for key, paths in by_key.items():

@@ -156,7 +156,7 @@ def _read_masks(tables: set[Path]) -> dict[Path, dict[str, list[str]]]:
 def _rows(table: Path) -> Iterator[tuple[str, list[str]]]:
     if not table.is_file():
         raise InputError(f"{table}: there is no such table; it holds a line NAME, H * W class ids for each patch")
-    with table.open(newline="", encoding="utf-8") as file:
+    with table.open(newline="", encoding="utf-8-sig") as file:
         for row in csv.reader(file):
             if row and row[0]:  # the first cell of a header is empty
                 yield row[0].removesuffix(".npy"), row[1:]

@@ -104,7 +104,7 @@ def read_table(path: Path) -> dict[str, tuple[tuple[int, str], ...]]:
     Raises:
         InputError: the table has other columns, or a row without a class.
     """
-    with path.open(newline="", encoding="utf-8") as file:
+    with path.open(newline="", encoding="utf-8-sig") as file:
         rows = csv.reader(file)
         header = tuple(next(rows, ()))
         if header not in _FORMS:

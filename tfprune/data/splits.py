@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tfprune.data.faults import Finding
-from tfprune.data.folders import SPLITS, WHOLE, Pair, first_group
+from tfprune.data.folders import SPLITS, WHOLE, Pair, first_group, spelt
 from tfprune.errors import InputError, unknown_name
 
 Splits = dict[str, tuple[Pair, ...]]
@@ -27,7 +27,7 @@ def read_split_file(path: str | Path) -> dict[str, tuple[str, ...]]:
     path = Path(path)
     form = 'a split file is JSON such as {"train": ["stem", ...], "val": [...], "test": [...]}'
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such split file; its path is relative to the data folder") from None
     except (OSError, ValueError) as error:
@@ -42,7 +42,7 @@ def read_split_file(path: str | Path) -> dict[str, tuple[str, ...]]:
             raise InputError(f"{path}: '{key}' must be a list of texts (file names without suffix)")
     if not lists.get("train"):
         raise InputError(f"{path}: lists nothing under 'train'; {form}")
-    return {key: tuple(stems) for key, stems in lists.items()}
+    return {key: tuple(map(spelt, stems)) for key, stems in lists.items()}
 
 
 def make_splits(
