@@ -26,14 +26,14 @@ class FindingError(TfpruneError):
     """A check ran to its end and found something. The command line exits with 1."""
 
 
-def nearest(given: str, accepted: Iterable[str]) -> str | None:
-    """Return the accepted name closest to `given`, or None when nothing is close.
+def nearest(given: str, accepted: Iterable[str], *, cutoff: float = 0.5) -> str | None:
+    """Return the accepted name closest to `given`, or None when nothing is as close as `cutoff` (0-1, 1 is equal).
 
     >>> nearest("poly", ["polynomial", "linear"])
     'polynomial'
     """
     names = list(accepted)
-    close = difflib.get_close_matches(given.lower(), [name.lower() for name in names], n=1, cutoff=0.5)
+    close = difflib.get_close_matches(given.lower(), [name.lower() for name in names], n=1, cutoff=cutoff)
     if close:
         return next(name for name in names if name.lower() == close[0])
     return next((name for name in names if given and name.lower().startswith(given.lower())), None)

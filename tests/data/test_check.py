@@ -200,6 +200,15 @@ def test_splits_of_a_list_file_are_what_is_checked(tmp_path):
     assert kinds == ["listed_but_missing", "copy_across_splits"]
 
 
+def test_shares_that_nobody_knows_are_not_nought(tmp_path):
+    folder = write_set(tmp_path / "a", {"train": 4, "val": 2, "test": 2})
+    for path in (folder / "val" / "masks").iterdir():
+        path.write_bytes(b"")
+    report = check_folder(folder)
+    assert set(report.splits["val"].class_shares.values()) == {None} and report.warnings == ()
+    assert sum(report.splits["test"].class_shares.values()) == pytest.approx(1, abs=1e-5)
+
+
 def test_a_folder_that_is_nothing_but_faults_still_gives_a_report(tmp_path):
     folder = write_set(tmp_path / "a", {"train": 3})
     for path in (folder / "train").rglob("*.*"):

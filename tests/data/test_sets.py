@@ -138,6 +138,36 @@ def test_folders_that_cannot_be_used(tmp_path):
         open_set(folder, class_names=CLASSES)
 
 
+def test_pictures_in_folders_of_folders_and_without_any_masks(tmp_path):
+    folder = write_set(tmp_path / "a", {"": 3})
+    (folder / "masks").rename(folder / "annotations")
+    with pytest.raises(InputError, match=r"neither masks/ nor masks.csv; put the masks into .*a/masks"):
+        open_set(folder)
+    (folder / "images").rename(folder / "day 1")
+    (folder / "images").mkdir()
+    (folder / "day 1").rename(folder / "images" / "day 1")
+    with pytest.raises(InputError, match=r"holds no images; .*images/day 1: 1 folder\(s\) or file\(s\) of other kinds"):
+        open_set(folder)
+
+
+@pytest.mark.parametrize(
+    ("described", "text"),
+    [
+        ({"ignore_indx": 255}, "dataset.json: unknown key 'ignore_indx'; did you mean 'ignore_index'"),
+        ({"colors": []}, "did you mean 'colours'"),
+        ({"split_file": "split.json"}, "split_file is not read from here; give it in the recipe"),
+    ],
+)
+def test_misspelt_keys_of_a_description_are_refused(tmp_path, described, text):
+    with pytest.raises(InputError, match=text):
+        open_set(write_set(tmp_path / "a", {"": 3}, **described))
+
+
+def test_a_description_may_hold_notes(tmp_path):
+    notes = {"source": "ours", "licence": "CC0", "splits": {}, "resolution": [320, 240]}
+    assert open_set(write_set(tmp_path / "a", {"": 3}, **notes)).name == "small"
+
+
 def test_files_without_a_partner_are_named(tmp_path):
     folder = write_set(tmp_path / "a", {"train": 6})
     (folder / "train" / "masks" / "p001.png").unlink()

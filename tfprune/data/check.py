@@ -34,11 +34,14 @@ _FULL = 2**14
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What one split holds: pairs, pictures per "width x height", share (0-1) of each class in the judged pixels."""
+    """What one split holds: pairs, pictures per "width x height", share (0-1) of each class in the judged pixels.
+
+    A share is None where no mask could be read.
+    """
 
     pairs: int
     sizes: dict[str, int]
-    class_shares: dict[str, float]
+    class_shares: dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def check_folder(folder: str | Path, **options: Any) -> CheckReport:
     warnings += _find_overlaps(listing, mask_facts)
     warnings += _find_few_levels(listing, images)
     for name, summary in splits.items():
-        absent = [label for label, share in summary.class_shares.items() if summary.pairs and not share]
+        absent = [label for label, share in summary.class_shares.items() if share == 0]
         if absent:
             warnings.append(Finding("absent_class", (), f"{name} holds no pixel of: {', '.join(absent)}"))
     return CheckReport(found.name, found.classes.names, tuple(findings), tuple(warnings), splits)
@@ -262,4 +265,5 @@ def _summarize(
         for name, count in facts.counts.items():
             counts[name] += count
     by_size = {f"{width}x{height}": count for (height, width), count in sizes.most_common()}
-    return SplitSummary(len(pairs), by_size, class_shares(counts))
+    shares = class_shares(counts) if any(counts.values()) else dict.fromkeys(counts)
+    return SplitSummary(len(pairs), by_size, shares)

@@ -77,7 +77,8 @@ def list_folder(folder: str | Path, *, stem_pattern: str | None = None) -> Listi
         hint = (
             "; patches of floats (.npy) first go through `tfprune data convert`" if any(folder.rglob("*.npy")) else ""
         )
-        raise InputError(f"{folder}: holds no images; looked for files ending in {', '.join(SUFFIXES)}{hint}")
+        inside = "".join(f"; {warning}" for warning in listing.warnings if warning.files[0].split("/")[-2] == "images")
+        raise InputError(f"{folder}: holds no images; looked for files ending in {', '.join(SUFFIXES)}{inside}{hint}")
     return listing
 
 
@@ -116,6 +117,10 @@ def first_group(option: str, given: str | None) -> Callable[[str], str]:
 
 def _list_part(listing: Listing, part: str, folder: Path, key_of: Callable[[str], str]) -> None:
     images = _list_files(listing, folder / "images", key_of)
+    if images and not (folder / "masks").is_dir() and not (folder / TABLE).is_file():
+        raise InputError(
+            f"{folder}: holds images/ and neither masks/ nor {TABLE}; put the masks into {folder / 'masks'}"
+        )
     if images and (folder / TABLE).is_file():
         _pair_with_table(listing, part, folder, images)
     else:
@@ -189,7 +194,6 @@ def _list_files(listing: Listing, folder: Path, key_of: Callable[[str], str]) ->
                 Finding("duplicate_stem", names, f"has the same stem '{key}' as {', '.join(names[1:])}; keep one")
             )
     if other:
-        listing.warnings.append(
-            Finding("unused_files", tuple(other), f"{len(other)} file(s) of other kinds lie here and are not used")
-        )
+        message = f"{len(other)} folder(s) or file(s) of other kinds lie here and are not used"
+        listing.warnings.append(Finding("unused_files", tuple(other), message))
     return {key: paths[0] for key, paths in by_key.items()}

@@ -13,11 +13,19 @@ from tfprune.data.folders import Listing, Pair, list_folder
 from tfprune.data.images import stored_channels
 from tfprune.data.masks import ClassTable, build_class_table
 from tfprune.data.splits import make_splits, read_split_file
-from tfprune.errors import InputError
+from tfprune.errors import InputError, nearest
 
 __all__ = ["ClassTable", "Pair", "SegmentationSet", "inspect_set", "open_set"]
 
 _DESCRIPTION = "dataset.json"
+_DESCRIBED = (
+    *("name", "class_names", "ignore_index", "colours", "merge_classes"),
+    *("stem_pattern", "group_pattern", "channels"),
+)
+"""What is read of a description; whatever else stands there is for people."""
+_CHOSEN = ("split_file", "val_share", "test_share")
+"""What is chosen for each run, and stands in no description."""
+_MISSPELT = 0.75
 
 
 @dataclass(frozen=True)
@@ -143,4 +151,13 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("class_names", []), list):
         raise InputError(f'{path}: must hold an object such as {{"class_names": ["background", "corrosion"]}}')
+    for key in content.keys() - set(_DESCRIBED):
+        if key in _CHOSEN:
+            raise InputError(f"{path}: {key} is not read from here; give it in the recipe (data.{key})")
+        guess = nearest(key, _DESCRIBED, cutoff=_MISSPELT)
+        if guess:
+            raise InputError(
+                f"{path}: unknown key '{key}'; did you mean '{guess}'? Read are {', '.join(_DESCRIBED)}; "
+                "give a note of your own another name"
+            )
     return content
