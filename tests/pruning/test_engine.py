@@ -178,6 +178,8 @@ def test_layers_may_have_a_sparsity_of_their_own():
         assert controller.sparsity()[1].sparsity == pytest.approx(0.8, abs=1e-3)
     with pytest.raises(InputError, match="must be found in the name of a masked layer"):
         masked(layer_sparsity={"encoder": 0.5})
+    with pytest.raises(InputError, match=r"layer_sparsity: '\[' is not a regular expression"):
+        masked(layer_sparsity={"[": 0.5})
     with pytest.raises(InputError, match="which ends at 0"):
         masked(final=0.0, layer_sparsity={"^middle": 0.5})
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from tfprune.records import read_json
 from tfprune.run import calibrate, export_variants, run_recipe
 from tfprune.run.inputs import build_dense, check_stages, load_inputs, train_at_net_size
 from tfprune.run.stages import prune_stages
+from tfprune.verification.engines import RUNTIMES
 from tfprune.verification.footprint import measure_footprint
 
 
@@ -186,6 +188,12 @@ def test_other_pictures_under_the_same_run_are_refused(tmp_path, tiny_recipe):
         ({"pruning.min_weights": 10**7}, "pruning: .*no layer to mask"),
         ({"channels.include": ["nothing*"]}, "channels: .*nothing"),
         ({"channels.exclude": ["*"]}, r"channels: ratio 0.5 takes no channel .* exclude \[\*\]"),
+        ({"pruning.layer_sparsity": {"(": 0.5}}, r"pruning: layer_sparsity: '\(' is not a regular expression"),
+        ({"training.learning_rate": float("inf")}, "training.learning_rate is Infinity: .*finite"),
+        ({"verification.random_walker": [0.9, 0.1]}, "random_walker is .*give .low, high. with low below high"),
+        ({"verification.random_walker": [0.1, 0.9], "export": {"head": "class_map"}}, "export.head is class_map"),
+        ({"verification": {"runtime": "micro", "threads": 2}}, "threads is 2, and TFLite Micro has one"),
+        ({"verification": {"runtime": "micro"}, "export": {"schemes": ["float16", "int8"]}}, "verification: .*float16"),
         ({"data.generate.counts": {"train": 7, "val": 2, "test": 2}}, "int8 takes its ranges from at least 8 train"),
     ],
 )
@@ -199,6 +207,25 @@ def test_what_cannot_run_is_said_before_anything_is_written(tmp_path, tiny_recip
     with pytest.raises(InputError, match=text):
         run_recipe(check_recipe(tiny_recipe), out=tmp_path / "runs")
     assert not (tmp_path / "runs" / "tiny").exists()
+
+
+def test_a_runtime_that_is_not_there_is_missed_before_training(tmp_path, tiny_recipe, monkeypatch):
+    monkeypatch.setitem(RUNTIMES, "tflite-runtime", replace(RUNTIMES["tflite-runtime"], module="nowhere"))
+    tiny_recipe["verification"]["runtime"] = "tflite-runtime"
+    with pytest.raises(InputError, match=r"verification: no runtime .* is installed .*pip install tflite-runtime"):
+        run_recipe(check_recipe(tiny_recipe), out=tmp_path)
+    assert not (tmp_path / "tiny").exists()
+
+
+def test_a_refused_run_leaves_the_runs_beside_it(tmp_path, tiny_recipe, monkeypatch):
+    def stop_while_another_begins(*arguments):
+        (tmp_path / "runs" / "other" / "models").mkdir(parents=True)
+        raise InputError("no")
+
+    monkeypatch.setattr("tfprune.run.load_inputs", stop_while_another_begins)
+    with pytest.raises(InputError, match="no"):
+        run_recipe(check_recipe(tiny_recipe), out=tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["other"]
 
 
 def test_statistics_and_ranges_are_those_of_pictures_at_the_nets_size(tmp_path, tiny_recipe):

@@ -33,7 +33,7 @@ from tfprune.pruning.masking import (
 from tfprune.pruning.momentum import holds_zeros
 from tfprune.pruning.saving import from_config, to_config
 from tfprune.pruning.schedules import sparsity_by_step
-from tfprune.pruning.selection import DenseLayer, Selection, select_layers
+from tfprune.pruning.selection import DenseLayer, Selection, read_expression, select_layers
 from tfprune.pruning.wrapper import MaskedLayer
 
 Granularity = str | Weight | Block | Pattern | Sequence[ChannelGroup]
@@ -196,7 +196,8 @@ class MaskController:
                     )
         names = [group.name for group in self.groups] or list(self.selection.masked)
         for expression, sparsity in self.layer_sparsity.items():
-            if not any(re.search(expression, name) for name in names) or not 0 <= sparsity < 1:
+            found = read_expression(expression, "layer_sparsity").search
+            if not any(map(found, names)) or not 0 <= sparsity < 1:
                 raise InputError(
                     f"layer_sparsity '{expression}': {sparsity} must be a fraction in [0, 1), and the expression "
                     f"must be found in the name of a masked layer, such as {', '.join(names[:3])}"

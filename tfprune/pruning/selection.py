@@ -110,10 +110,7 @@ def _matcher(
     for pattern in patterns:
         if pattern in KINDS:
             continue
-        try:
-            expressions[pattern] = re.compile(pattern)
-        except re.error as error:
-            raise InputError(f"{where}: '{pattern}' is not a regular expression ({error})") from error
+        expressions[pattern] = read_expression(pattern, where)
         if not any(expressions[pattern].search(path) for path in paths):
             raise InputError(
                 f"{where}: '{pattern}' fits no layer of the model; it must be one of {', '.join(KINDS)}, "
@@ -127,6 +124,18 @@ def _matcher(
         return None
 
     return first_match
+
+
+def read_expression(given: str, where: str) -> re.Pattern[str]:
+    """Return a regular expression of layer names.
+
+    Raises:
+        InputError: it is none; `where` is the option that has it.
+    """
+    try:
+        return re.compile(given)
+    except re.error as error:
+        raise InputError(f"{where}: '{given}' is not a regular expression ({error})") from error
 
 
 def _kinds(calls: Sequence[Call], outputs: Sequence[int]) -> dict[str, set[str]]:

@@ -42,6 +42,6 @@ TargetName = _read_by(find_target)
 
 
 class Section(BaseModel):
-    """A part of a recipe: frozen, without conversions, and without unknown keys."""
+    """A part of a recipe: frozen, without conversions, and without unknown keys or numbers without end."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

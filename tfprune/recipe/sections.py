@@ -11,7 +11,7 @@ from tfprune.channels import CONTROLS, WAYS
 from tfprune.criteria import CRITERIA
 from tfprune.data import GENERATORS
 from tfprune.data.copies import COPIES
-from tfprune.export import HEADS, SCHEMES
+from tfprune.export import CLASS_MAPS, HEADS, SCHEMES
 from tfprune.pruning import GRANULARITIES, SCHEDULES, SCOPES
 from tfprune.recipe.fields import Budget, Section, TargetName
 from tfprune.recipe.fields import one_of as _one_of
@@ -372,6 +372,14 @@ class Verification(Section):
         None, description="device whose files are linted and measured, see `tfprune list targets`"
     )
 
+    @model_validator(mode="after")
+    def _can_judge(self) -> Self:
+        if self.random_walker is not None and self.random_walker[0] >= self.random_walker[1]:
+            raise ValueError(f"random_walker is {self.random_walker}; give [low, high] with low below high")
+        if self.runtime == "micro" and self.threads > 1:
+            raise ValueError(f"threads is {self.threads}, and TFLite Micro has one; leave threads out")
+        return self
+
 
 class Recipe(Section):
     """A whole experiment."""
@@ -419,6 +427,11 @@ class Recipe(Section):
         if self.quantization and not set(rounded) & set(self.export.schemes):
             raise ValueError(
                 f"quantization trains for {' and '.join(rounded)}, and export.schemes is {self.export.schemes}; add one"
+            )
+        if self.verification.random_walker is not None and self.export.head in CLASS_MAPS:
+            raise ValueError(
+                f"verification.random_walker walks between probabilities, and export.head is {self.export.head}; "
+                "take the head probabilities or logits, or leave it out"
             )
         if self.verification.target is not None:
             scheme = find_target(self.verification.target).scheme

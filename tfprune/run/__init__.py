@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -126,7 +126,10 @@ def prepare(
         return inputs, dense, check_stages(recipe, inputs, dense)
     except InputError:
         if is_new:
-            shutil.rmtree(folder.parent if is_first else folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
+        if is_first:
+            with suppress(OSError):  # another run has begun there since
+                folder.parent.rmdir()
         raise
 
 

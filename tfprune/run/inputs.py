@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tfprune.architectures import build_model
 from tfprune.architectures.files import ending_in_logits, load_model
@@ -33,9 +36,12 @@ from tfprune.recipe.sections import Channels, Pruning, Recipe, Regularization, T
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures
+from tfprune.targets.advice import export_untrained
 from tfprune.training.distillation import distill
 from tfprune.training.optimizers import build_learning_rate, build_optimizer
 from tfprune.training.unfreezing import encoder_groups
+from tfprune.verification.engines import AUTOMATIC, load_runtime
+from tfprune.verification.runtimes import open_runtime
 
 _MEASURED_ON = 100
 """Pictures that calibrate a file whose bytes or milliseconds are measured for a budget."""
@@ -169,6 +175,8 @@ def check_stages(recipe: Recipe, inputs: Inputs, model: Any) -> Plans:
     """
     steps = steps_per_epoch(len(inputs.arrays["train"]), recipe.data.batch_size)
     _check_calibration(recipe, inputs)
+    with located("verification"):
+        _check_runtime(recipe, model)
     build_recipe_loss(recipe, inputs)
     build_recipe_augmentation(recipe, inputs)
     for name in ("training", "pruning", "fine_tuning", "channels", "quantization"):
@@ -208,6 +216,19 @@ def _check_calibration(recipe: Recipe, inputs: Inputs) -> None:
             f"pictures, and there are {count}; add pictures, turned ones with data.copies: [horizontal, vertical], "
             "or export other schemes, such as [float32, dynamic_int8]"
         )
+
+
+def _check_runtime(recipe: Recipe, model: Any) -> None:
+    """Find the runtime that will judge; one that does not run all that the converter writes opens untrained files."""
+    section, size = recipe.verification, tuple(recipe.data.size)
+    load_runtime(section.runtime)
+    if section.runtime in ("auto", *AUTOMATIC):
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for scheme in recipe.export.schemes:
+            path = Path(folder, f"{scheme}.tflite")
+            export_untrained(model, path, scheme=scheme, head=recipe.export.head, input_size=size)
+            open_runtime(path, runtime=section.runtime).predict(np.zeros((*size, model.input_shape[-1]), np.uint8))
 
 
 def _regularize(section: Regularization, steps: int, model: Any, *, first: bool) -> Any:
