@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tfprune.errors import InputError
-from tfprune.records import read_json, write_text
+from tfprune.records import read_json, write_json, write_text
 from tfprune.report.folder import read_run, reference_row
 
 
@@ -47,6 +47,15 @@ def test_what_is_absent_is_listed(make_run: Callable[..., Path]) -> None:
         "records/samples.npz",
         "recipe.yaml",
     ]
+
+
+def test_a_run_without_masks_misses_no_sparsity(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    (folder / "records" / "sparsity.json").unlink()
+    record = read_json(folder / "records" / "run.json")
+    record["stages"] = [stage for stage in record["stages"] if stage["name"] == "train"]
+    write_json(folder / "records" / "run.json", record)
+    assert read_run(folder).missing == ()
 
 
 def test_unmeasured_values_are_none(make_run: Callable[..., Path]) -> None:

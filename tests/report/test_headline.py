@@ -9,6 +9,7 @@ from pathlib import Path
 from tfprune.report.folder import RunRecords, read_run
 from tfprune.report.headline import describe_run, smallest_row
 from tfprune.report.measured import explain_epochs
+from tfprune.report.page import describe_subject
 
 
 def with_rows(run: RunRecords, **changes: dict[str, object]) -> RunRecords:
@@ -72,6 +73,25 @@ def test_losses_on_conversion_blind_classes_and_float_ops_are_warned_of(make_run
     assert "never finds corrosion" in warnings[0]
     assert "lost 0.308 mean IoU against its own Keras model" in warnings[1]
     assert "RESIZE_BILINEAR" in warnings[2]
+
+
+def test_classes_that_no_test_image_shows_are_told_and_not_judged(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    blank = {"iou": {"background": 1.0, "corrosion": None}, "sensitivity": {"background": 1.0, "corrosion": None}}
+    alarm = blank | {"iou": {"background": 0.9, "corrosion": 0.0}, "mean_iou": 0.45}
+    names = {row.name.replace(" ", "_"): blank | {"mean_iou": 1.0} for row in run.rows}
+    headline = describe_run(with_rows(run, **names | {"dense_int8": alarm}))
+    assert headline.warnings[0] == "No test image shows corrosion: how well that is found remains unknown."
+    assert not any("never finds" in warning for warning in headline.warnings)
+    assert "mean IoU 1.000 on the test images against 1.000 (±0.000)" in headline.lead
+
+
+def test_of_many_classes_the_first_are_named(make_run: Callable[..., Path]) -> None:
+    names = [f"class {number}" for number in range(100)]
+    run = read_run(make_run(class_names=names))
+    found = describe_run(with_rows(run, dense_int8={"iou": dict.fromkeys(names, 0.0)})).warnings[0]
+    assert "never finds class 0, class 1," in found and found.endswith("class 14 and 85 more rightly (IoU 0).")
+    assert describe_subject(replace(run, recipe="")).endswith("class 14 and 85 more apart")
 
 
 def test_agreement_is_never_rounded_up(make_run: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,23 @@ import pytest
 
 from tests.report.parsed_page import Page
 from tfprune.records import read_json, write_json, write_text
+from tfprune.report.figures import draw_scores
 from tfprune.report.page import find_command, write_report
 
 
 def read_page(folder: Path) -> Page:
     """Write the report of a folder and take it apart."""
     return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(("epochs", "turned"), [((10, 10, 10), 0), ((1, 1, 10), 3)])
+def test_names_of_short_stages_turn_instead_of_overlapping(epochs: tuple[int, ...], turned: int) -> None:
+    histories = {
+        name: {"epoch": np.arange(float(count)), "mean_iou": np.linspace(0, 1, count)}
+        for name, count in zip(("train", "channels_masked", "channels"), epochs, strict=True)
+    }
+    drawn = base64.b64decode(draw_scores(histories, {}, ()).split(",")[1]).decode()
+    assert drawn.count("rotate(-45") == turned
 
 
 def test_figures_are_those_of_the_records(make_run: Callable[..., Path]) -> None:

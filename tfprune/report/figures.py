@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from operator import lt
 from typing import Any
 
 import matplotlib
@@ -48,6 +50,9 @@ REGULARIZATION = {
     "h_share": "H / size, share of non-zero gradients",
 }
 """Columns of a history that tell of the regularizer, without strengths and summed over layers, and their labels."""
+
+_AXES_INCHES, _LETTER_INCHES = 4.6, 0.075
+"""About as wide are the axes of a figure of 5.6 inches, and a letter at 9 points."""
 
 Histories = Mapping[str, Mapping[str, np.ndarray]]
 
@@ -187,13 +192,18 @@ def _zeros_by_epoch(sparsity: Mapping[str, Any], starts: Mapping[str, float]) ->
 
 
 def _mark_stages(axes: Axes, histories: Histories, starts: Mapping[str, float]) -> None:
-    """Write each stage's name above its epochs, with a line where it begins."""
-    for name, columns in histories.items():
-        first, last = columns["epoch"][0] + starts[name], columns["epoch"][-1] + starts[name]
+    """Write each stage's name above its epochs, with a line where it begins; names turn where they would overlap."""
+    ends = {name: (columns["epoch"] + starts[name])[[0, -1]] for name, columns in histories.items()}
+    centres = [(first + last) / 2 for first, last in ends.values()]
+    inches = _AXES_INCHES / max(last for _, last in ends.values())
+    wide = [inches * (right - left) for left, right in pairwise(centres)]
+    needed = [_LETTER_INCHES * (len(left) + len(right) + 2) / 2 for left, right in pairwise(ends)]
+    turned = {"rotation": 45, "ha": "left"} if any(map(lt, wide, needed)) else {"ha": "center"}
+    for (name, (first, _)), centre in zip(ends.items(), centres, strict=True):
         if first > 1:
             axes.axvline(first - 0.5, color=INK, linewidth=0.8)
-        place = ((first + last) / 2, 1.02)
-        axes.annotate(as_stage(name), place, xycoords=("data", "axes fraction"), ha="center", va="bottom", fontsize=9)
+        coordinates = ("data", "axes fraction")
+        axes.annotate(as_stage(name), (centre, 1.02), xycoords=coordinates, va="bottom", fontsize=9, **turned)
 
 
 def _mark_ramp(axes: Axes, zeros: Sequence[tuple[float, float]]) -> None:

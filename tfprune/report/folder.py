@@ -140,7 +140,11 @@ def read_run(folder: str | Path) -> RunRecords:
     verification = parts["records/verification.json"]
     rows = read_rows(verification)
     samples = _read_samples(folder / "records" / "samples.npz", rows)
-    missing = [f"{part}: {meaning}" for part, meaning in PARTS.items() if not parts[part]]
+    stages = parts["records/run.json"].get("stages") or []
+    expected = set(PARTS)
+    if stages and "prune" not in [stage.get("name") for stage in stages]:
+        expected -= {"records/sparsity.json"}  # it has ended, and had no masks
+    missing = [f"{part}: {meaning}" for part, meaning in PARTS.items() if part in expected and not parts[part]]
     if not histories:
         missing.append("stages/*/history.csv: the training curves")
     if samples is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from tfprune.channels import CONTROLS
 from tfprune.report.folder import Row, RunRecords, reference_row
 from tfprune.report.wording import (
+    MOST_NAMES,
     UNCHANGED,
     as_change,
     as_kib,
@@ -74,16 +75,25 @@ def smallest_row(rows: Sequence[Row]) -> Row | None:
 
 
 def main_score(row: Row) -> float | None:
-    """Return the score to judge a file by: with two classes the IoU of class 1, else mean IoU.
+    """Return the score to judge a file by: with two classes that test images show the IoU of class 1, else mean IoU.
 
     Background is most of most images and would hide what class 1 loses.
     """
-    return row.iou.get(row.class_names[1]) if len(row.class_names) == 2 else row.mean_iou
+    return row.iou.get(row.class_names[1]) if _is_judged_by_class(row) else row.mean_iou
 
 
 def score_label(row: Row) -> str:
     """Return the name of `main_score`."""
-    return f"{row.class_names[1]} IoU" if len(row.class_names) == 2 else "mean IoU"
+    return f"{row.class_names[1]} IoU" if _is_judged_by_class(row) else "mean IoU"
+
+
+def _is_judged_by_class(row: Row) -> bool:
+    return len(row.class_names) == 2 and row.class_names[1] not in unseen_classes(row)
+
+
+def unseen_classes(row: Row) -> list[str]:
+    """Return the classes that no test image shows: the share that is found of them is unknown."""
+    return [name for name, found in row.sensitivity.items() if found is None]
 
 
 def is_faster(row: Row) -> bool | None:
@@ -279,12 +289,16 @@ def _describe_agreement(rows: Sequence[Row]) -> Point | None:
 
 
 def find_warnings(rows: Sequence[Row]) -> list[str]:
-    """Return what must not be overlooked: classes never found, scores lost on conversion, float left in int8."""
+    """Return what must not be overlooked: classes unseen or never found, losses on conversion, float left in int8."""
     found = []
+    unseen = unseen_classes(rows[0]) if rows else []
+    if unseen:
+        names = join_words(unseen, most=MOST_NAMES)
+        found.append(f"No test image shows {names}: how well that is found remains unknown.")
     for row in rows:
-        blind = [name for name, value in row.iou.items() if value == 0]
+        blind = [name for name, value in row.iou.items() if value == 0 and name not in unseen]
         if blind:
-            found.append(f"{row.name} never finds {join_words(blind)} rightly (IoU 0).")
+            found.append(f"{row.name} never finds {join_words(blind, most=MOST_NAMES)} rightly (IoU 0).")
         if row.mean_iou is not None and row.keras_mean_iou is not None:
             loss = row.keras_mean_iou - row.mean_iou
             if loss > LARGE_INTEGER_LOSS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from tfprune.channels import CONTROLS
 from tfprune.report.folder import Row, RunRecords
-from tfprune.report.wording import as_count, as_duration, as_stage, join_words
+from tfprune.report.wording import MOST_NAMES, as_count, as_duration, as_stage, join_words
 
 EQUAL_SCORES = 5e-4
 
@@ -57,8 +57,8 @@ def explain_mean_iou(rows: Sequence[Row]) -> str:
     every = [value for value in row.iou.values() if value is not None]
     names = [name for name in row.class_names if row.iou.get(name) is not None]
     for values, text in (
-        (every, f"the mean over {join_words(names)}."),
-        (every[1:], f"the mean over all classes but the first: {join_words(names[1:])}."),
+        (every, f"the mean over {join_words(names, most=MOST_NAMES)}."),
+        (every[1:], f"the mean over all classes but the first: {join_words(names[1:], most=MOST_NAMES)}."),
     ):
         if values and abs(sum(values) / len(values) - row.mean_iou) < EQUAL_SCORES:
             return text

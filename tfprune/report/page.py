@@ -24,7 +24,7 @@ from tfprune.report.tables import (
     list_stages,
     list_target_rows,
 )
-from tfprune.report.wording import as_command, as_duration, as_percent, join_words
+from tfprune.report.wording import MOST_NAMES, as_command, as_duration, as_percent, join_words
 
 PAGE_NAME = "report.html"
 
@@ -92,7 +92,7 @@ def describe_subject(records: RunRecords) -> str:
     purpose = _about(records.recipe).get("purpose")
     if purpose:
         return str(purpose)
-    return f"tells {join_words(list(records.class_names))} apart" if records.class_names else ""
+    return f"tells {join_words(list(records.class_names), most=MOST_NAMES)} apart" if records.class_names else ""
 
 
 def list_facts(records: RunRecords) -> list[tuple[str, str]]:
@@ -101,7 +101,7 @@ def list_facts(records: RunRecords) -> list[tuple[str, str]]:
     ended, began = records.run.get("finished"), records.run.get("started")
     facts = [
         ("data", records.dataset.get("name")),
-        ("classes", join_words(list(records.class_names))),
+        ("classes", join_words(list(records.class_names), most=MOST_NAMES)),
         ("test images", records.dataset.get("test_images")),
         ("input", f"{size[0]} x {size[1]} pixels, {_channels(records.dataset.get('channels'))}" if size else None),
         ("finished" if ended else "started", ended or began),

@@ -149,12 +149,18 @@ def as_stage(name: str) -> str:
     return name.replace("_", "-")
 
 
-def join_words(words: list[str]) -> str:
-    """Join names as a sentence does.
+MOST_NAMES = 16
+"""Class names that are listed; of more, the rest is counted."""
 
-    >>> join_words(["a", "b", "c"])
-    'a, b and c'
+
+def join_words(words: list[str], *, most: int | None = None) -> str:
+    """Join names as a sentence does; of more than `most` the last ones are counted.
+
+    >>> join_words(["a", "b", "c"]), join_words(["a", "b", "c", "d"], most=3)
+    ('a, b and c', 'a, b and 2 more')
     """
+    if most is not None and len(words) > most:
+        words = [*words[: most - 1], f"{len(words) - most + 1} more"]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else ""
 
 
