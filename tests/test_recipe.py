@@ -170,6 +170,12 @@ def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):
     assert all("unknown" in line and "Accepted: " in line for line in text.splitlines())
 
 
+def test_overrides_fill_a_section_that_is_null(recipe_file):
+    resolved = recipe_text(load_recipe(recipe_file(GOOD)))
+    assert "\nquantization: null\n" in resolved
+    assert load_recipe(recipe_file(resolved), ["quantization.epochs=4"]).quantization.epochs == 4
+
+
 def test_overrides_are_checked_like_the_file(recipe_file):
     path = recipe_file(GOOD)
     assert load_recipe(path, ["training.epochs=7", "data.augment=[HorizontalFlip]"]).training.epochs == 7

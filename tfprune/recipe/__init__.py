@@ -137,7 +137,9 @@ def override(content: dict[str, Any], setting: str) -> None:
         raise InputError(f"--set {setting}: write it as section.key=value, such as training.epochs=5")
     *sections, last = key.split(".")
     for section in sections:
-        content = content.setdefault(section, {})
+        if content.get(section) is None:
+            content[section] = {}
+        content = content[section]
         if not isinstance(content, dict):
             raise InputError(f"--set {setting}: '{section}' is not a section of the recipe")
     try:
