@@ -7,8 +7,9 @@ import sys
 import numpy as np
 import pytest
 
-from tests.export.nets import L, exported, pictures, without_card
+from tests.export.nets import L, class_names, exported, logits_of, pictures, with_weights, without_card
 from tfprune.errors import InputError
+from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras, tf
 from tfprune.verification.arena import measure_arena
 from tfprune.verification.runtimes import open_runtime
@@ -53,6 +54,20 @@ def test_what_micro_cannot_open_is_one_message(micro, scheme, reason, capfd):
         measure_arena(exported("plain", 3, scheme, "logits"))
     with pytest.raises(InputError, match="threads is 2"):
         open_runtime(exported("plain", 3, "int8", "logits"), runtime="micro", threads=2)
+
+
+def test_the_reference_kernels_are_not_asked_for_sums_that_they_get_wrong(micro, tmp_path):
+    image = keras.Input((32, 32, 3))
+    x = L.GroupNormalization(4)(L.Conv2D(8, 3, padding="same")(L.Rescaling(1 / 255)(image)))
+    model = with_weights(keras.Model(image, L.Conv2D(3, 1, name="logits")(x)))
+    options = {"class_names": class_names(3), "scheme": "int8_float_io", "head": "logits"}
+    path = export_tflite(model, tmp_path / "group.tflite", calibration=pictures(16, seed=1), **options)
+    wanted = logits_of(model, IMAGES)
+    for runtime in ("litert", "tensorflow", "micro"):
+        answers = np.stack([open_runtime(path, runtime=runtime).predict(image) for image in IMAGES])
+        assert 10 * np.log10((wanted**2).mean() / ((answers - wanted) ** 2).mean()) > 20
+    with pytest.raises(InputError, match=r"group\.tflite: .*sums of int8 wrongly .*run this file with litert or"):
+        open_runtime(path, runtime="litert-reference")
 
 
 def test_the_arena_is_the_smallest_that_opens(micro):

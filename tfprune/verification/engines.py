@@ -17,7 +17,7 @@ import numpy as np
 
 from tfprune.errors import InputError, unknown_name
 from tfprune.silence import quiet_stderr
-from tfprune.verification.graph import custom_operators, unpack_model
+from tfprune.verification.graph import custom_operators, operators_of, unpack_model
 
 ARENAS_BYTES = (2**24, 2**27, 2**30)
 """Working memory that is tried for TFLite Micro, in this order."""
@@ -116,11 +116,24 @@ class Runtime:
 
 
 def _start_lite(module: ModuleType, content: bytes, threads: int, package: str, *, reference: bool = False) -> Engine:
-    options = {"experimental_op_resolver_type": module.OpResolverType.BUILTIN_REF} if reference else {}
+    options = {}
+    if reference:
+        _refuse_wrong_sums(content)
+        options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_REF
     build = operator.attrgetter("tf.lite.Interpreter" if package == "tensorflow" else "Interpreter")(module)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # TensorFlow announces that its interpreter has moved to LiteRT
         return LiteEngine(build(model_content=content, num_threads=threads, **options), _versioned(package), threads)
+
+
+def _refuse_wrong_sums(content: bytes) -> None:
+    """Refuse int8 sums: LiteRT's reference kernel adds what is stored as if terms and sum had one scale."""
+    for found in operators_of(content) or ():
+        if found.name == "SUM" and found.outputs[0].dtype in ("INT8", "UINT8"):
+            raise InputError(
+                f"LiteRT's reference kernels compute sums of int8 wrongly ({found.outputs[0].name}; group and unit "
+                "norms make them), the other runtimes do not; run this file with litert or micro"
+            )
 
 
 def _start_micro(module: ModuleType, content: bytes, threads: int, package: str) -> Engine:

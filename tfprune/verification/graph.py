@@ -61,13 +61,18 @@ def read_operators(path: str | Path) -> tuple[Operator, ...] | None:
     """
     data = read_model_bytes(path)
     with located(str(path)):
-        unpacked = unpack_model(data)
-        if unpacked is None:
-            return None
-        try:
-            return _operators(*unpacked)
-        except _DAMAGE as error:
-            raise _damaged(error) from error
+        return operators_of(data)
+
+
+def operators_of(data: bytes) -> tuple[Operator, ...] | None:
+    """Return the operators of a flatbuffer; see `read_operators`."""
+    unpacked = unpack_model(data)
+    if unpacked is None:
+        return None
+    try:
+        return _operators(*unpacked)
+    except _DAMAGE as error:
+        raise _damaged(error) from error
 
 
 def unpack_model(data: bytes) -> tuple[Any, ModuleType] | None:
