@@ -288,6 +288,22 @@ def test_one_answer_in_a_dictionary_is_an_answer(tmp_path):
     )
 
 
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_what_is_added_for_training_is_not_exported(scheme, tmp_path):
+    image, inside = L.Input((8, 8, 3)), L.Input((8, 8, 3))
+    nested = keras.Model(inside, L.Conv2D(4, 3, padding="same")(inside))
+    nested.add_metric(tf.reduce_max(nested.output), name="largest")
+    x = nested(image)
+    net = keras.Model(image, L.Conv2D(3, 1, activation="softmax")(x))
+    net.add_loss(tf.reduce_mean(tf.abs(x)))
+    net.add_metric(tf.reduce_mean(x), name="mean")
+    calibration = pictures(8, size=8) if SCHEMES[scheme].calibrated else None
+    path = export_tflite(
+        net, tmp_path / "a.tflite", class_names=class_names(3), scheme=scheme, head="logits", calibration=calibration
+    )
+    assert not {"ABS", "REDUCE_MAX", "MEAN", "ASSIGN_VARIABLE"} & set(measure_footprint(path).ops)
+
+
 def test_models_that_do_not_segment_are_refused(tmp_path):
     with pytest.raises(InputError, match=r"tf_keras .* not builtins\.function"):
         export_tflite(user_net, tmp_path / "a.tflite", class_names=class_names(3))

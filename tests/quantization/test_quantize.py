@@ -265,6 +265,67 @@ def test_what_stands_in_no_graph_of_layers_is_refused(discs):
         quantize_model(Doubled(net.inputs, net.outputs), discs[0][:8])
 
 
+def net_with_losses():
+    """A dictionary in and out, losses and a metric of maps, also in front of a norm, and all kinds of regularizers."""
+    keras.utils.set_random_seed(0)
+    image, inside = keras.Input((32, 32, 3)), keras.Input((32, 32, 8))
+    x = layers.Conv2D(8, 3, padding="same", activity_regularizer="l2")(layers.Rescaling(1 / 255)(image))
+    before = layers.Conv2D(8, 3, padding="same", kernel_regularizer="l2")(layers.BatchNormalization()(x))
+    nested = keras.Model(inside, layers.Conv2D(8, 1)(inside))
+    nested.add_loss(tf.reduce_mean(tf.square(nested.output)))
+    x = nested(layers.ReLU()(layers.BatchNormalization()(before)))
+    x = layers.SeparableConv2D(8, 3, padding="same", depthwise_regularizer="l1", pointwise_regularizer="l2")(x)
+    net = keras.Model({"picture": image}, {"main": layers.Conv2D(2, 1)(x), "side": layers.Conv2D(2, 1)(x)})
+    net.add_loss(tf.reduce_mean(tf.abs(before)))
+    net.add_metric(tf.reduce_max(x), name="largest")
+    return net
+
+
+def test_what_training_sees_of_a_net_stays(discs, tmp_path):
+    net, pictures = net_with_losses(), {"picture": discs[0][:8].astype(np.float32)}
+    truth = {"main": discs[1][:8], "side": discs[1][:8]}
+
+    def figures(model):
+        losses = {name: build_loss("cross_entropy") for name in truth}
+        model.compile("sgd", losses)
+        found = model.evaluate(pictures, truth, verbose=0, return_dict=True)
+        model(pictures)
+        return found["loss"], found["largest"], sorted(float(part) for part in model.losses)
+
+    quantized = quantize_model(net, discs[0][:8])
+    loss, largest, parts = figures(net)
+    assert len(parts) == 6 and figures(quantized) == (
+        pytest.approx(loss, rel=0.02),
+        pytest.approx(largest, rel=0.02),
+        pytest.approx(parts, rel=0.02),
+    )
+    assert describe_quantized(quantized)["float_layers"] == ()
+    quantized.save(tmp_path / "net.keras")
+    assert figures(load_model(tmp_path / "net.keras"))[0] == pytest.approx(figures(quantized)[0], rel=1e-5)
+    one = keras.Model(quantized.input, quantized.output["main"])
+    export_tflite(one, tmp_path / "net.tflite", class_names=["a", "b"], scheme="int8", head="logits")
+    assert float_operators(tmp_path / "net.tflite") == []
+
+
+def test_losses_that_would_be_lost_are_refused(discs):
+    net = tiny_net()
+    net.add_loss(lambda: tf.reduce_sum(net.layers[2].kernel))
+    with pytest.raises(InputError, match="'tiny' has a loss that is a function"):
+        quantize_model(net, discs[0][:8])
+    image = keras.Input((32, 32, 3))
+    hidden = layers.Conv2D(4, 1, activation="sigmoid", activity_regularizer="l2", name="sparse")(image)
+    with pytest.raises(InputError, match=r"'sparse' .* \(sigmoid\) that int8 files compute apart"):
+        quantize_model(keras.Model(image, hidden), discs[0][:8])
+
+
+def test_pictures_that_the_net_does_not_take_are_refused(discs):
+    image, other = keras.Input((32, 32, 3)), keras.Input((32, 32, 3))
+    two = keras.Model([image, other], layers.Add()([image, other]))
+    for net, pictures in ((two, discs[0]), (tiny_net(), discs[0][:, :16]), (tiny_net(), discs[0][:0])):
+        with pytest.raises(InputError, match=r"pictures are \(.* and model '.*' takes \(None, 32, 32, 3\)"):
+            quantize_model(net, pictures)
+
+
 REPLICAS = """
 import numpy as np
 from tfprune.keras import keras, tf

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.channels.copying import added_tensors
+from tfprune.channels.graph import is_graph
 from tfprune.errors import InputError, look_up
 from tfprune.export import SCHEMES
 from tfprune.export.card import CARD_FORMAT, write_card
@@ -25,6 +27,7 @@ from tfprune.export.resizes import without_half_pixels
 from tfprune.export.rounding import distinct_biases, rounded_kernels
 from tfprune.keras import keras, tf
 from tfprune.quantization.training import bake_model, is_quantized
+from tfprune.quantization.wiring import Copies, wire_flat
 from tfprune.records import IGNORE_ID, atomic_path
 from tfprune.silence import quiet_stderr
 
@@ -87,7 +90,7 @@ def export_tflite(
     calibrated = chosen.calibrated and not is_learnt
     calibration = _checked_calibration(calibration, shape, scheme) if calibrated else None
     with _quiet():
-        model = bake_model(model) if is_learnt else _in_float32(model)
+        model = bake_model(model) if is_learnt else _answering_alone(_in_float32(model))
         rounding = rounded_kernels(model) if calibrated and not keep_float else nullcontext()
         with rounding, distinct_biases(model) if scheme == "int16x8" else nullcontext():
             function, outputs = _trace(model, shape, head=head, preprocessing=preprocessing)
@@ -233,6 +236,12 @@ def _in_float32(model: keras.Model) -> keras.Model:
     twin = type(model).from_config(replaced(model.get_config()))
     twin.set_weights(model.get_weights())
     return twin
+
+
+def _answering_alone(model: keras.Model) -> keras.Model:
+    """Return `model`, or its twin without what `add_metric` added: counting is an operator that no file has."""
+    graphs = [part for part in model._flatten_layers() if is_graph(part)]
+    return wire_flat(model, Copies(), keep_added=False) if any(map(added_tensors, graphs)) else model
 
 
 def _trace(

@@ -196,6 +196,11 @@ def check_wrappable(model: Any) -> None:
     for part in model._flatten_layers() if isinstance(model, keras.Model) else ():
         if isinstance(part, MaskedModel):
             raise InputError(f"model '{part.name}' inside '{model.name}' is masked; wrap its `controller.strip()`")
+        if isinstance(part, keras.Model) and part._callable_losses:
+            raise InputError(
+                f"model '{part.name}' has a loss that is a function, by add_loss, and a model made of its layers has "
+                "other variables than it reads. Give add_loss a tensor of the model, or a layer a regularizer."
+            )
         own = [name for name in _LOST if (part is model or name == "call") and _overrides(part, name)]
         if own:
             raise InputError(

@@ -40,7 +40,8 @@ def fold_model(model: Any) -> Any:
     A batch norm behind a convolution, transposed convolution or dense layer that nothing else reads is folded into
     it; every other one on maps (N, H, W, C), and a Rescaling with an offset, becomes a depthwise 1x1 convolution.
     A separable convolution becomes its two parts, a sum or product of many one of two after the other, and an
-    activation inside a layer a layer of its own, unless files fuse it.
+    activation inside a layer a layer of its own, unless files fuse it. A norm whose input is looked at by an added loss
+    or an activity regularizer is not folded.
 
     Args:
         model: a functional or sequential tf_keras model; it is not changed.
@@ -54,6 +55,13 @@ def activation_name(layer: Any) -> str:
     return getattr(layer.activation, "__name__", type(layer.activation).__name__)
 
 
+def takes_activation_out(layer: Any) -> bool:
+    """Return whether the activation inside a layer becomes a layer of its own."""
+    activation = getattr(layer, "activation", None)
+    is_layer = isinstance(activation, layers.Layer)
+    return is_layer or bool(layer.weights and activation is not None and activation_name(layer) not in FUSED)
+
+
 class _Splitting:
     """Copies every layer; what is two operators in a file becomes two layers."""
 
@@ -63,37 +71,53 @@ class _Splitting:
 
     def __call__(self, node: Any, args: Any, kwargs: Any) -> Any:
         layer = node.layer
-        activation = getattr(layer, "activation", None)
-        is_layer = isinstance(activation, layers.Layer)
-        changes = {}
-        if is_layer or (layer.weights and activation is not None and activation_name(layer) not in FUSED):
-            changes["activation"] = "linear"
+        changes = {"activation": "linear"} if takes_activation_out(layer) else {}
         if type(layer) is layers.SeparableConv2D:
             made = self._separated(layer, args[0], **changes)
         elif type(layer) in _OF_TWO and len(args[0]) > 2:
             made = reduce(lambda two, one: type(layer)(name=self._copies.unique(layer.name))([two, one]), args[0])
         else:
             made = self._copies.call(layer, args, kwargs, weights=_own_weights(layer), **changes)
-        if is_layer:
-            return self._copies.call(activation, (made,), {})
-        return layers.Activation(activation, name=self._copies.unique(f"{layer.name}_act"))(made) if changes else made
+        if not changes:
+            return made
+        if isinstance(layer.activation, layers.Layer):
+            return self._copies.call(layer.activation, (made,), {})
+        return layers.Activation(layer.activation, name=self._copies.unique(f"{layer.name}_act"))(made)
 
     def _separated(self, layer: Any, tensor: Any, **changes: Any) -> Any:
         if id(layer) not in self._parts:
-            config = layer.get_config()
-            shared = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
-            first = layers.DepthwiseConv2D(
-                **{key: config[key] for key in shared}, use_bias=False, name=f"{layer.name}_depthwise"
-            )
-            second = layers.Conv2D(
-                layer.filters, 1, use_bias=layer.use_bias, activation=layer.activation, name=layer.name
-            )
-            first._trainable = second._trainable = layer._trainable
-            self._parts[id(layer)] = (first, second)
+            self._parts[id(layer)] = _parts_of(layer)
         first, second = self._parts[id(layer)]
         depthwise, *pointwise = _own_weights(layer)
         tensor = self._copies.call(first, (tensor,), {}, weights=[depthwise])
         return self._copies.call(second, (tensor,), {}, weights=pointwise, **changes)
+
+
+def _parts_of(layer: Any) -> tuple[Any, Any]:
+    """Return the depthwise and the 1x1 convolution of a separable one, with its regularizers and constraints."""
+    config = layer.get_config()
+    shared = ("kernel_size", "strides", "padding", "dilation_rate", "depth_multiplier", "data_format")
+    first = layers.DepthwiseConv2D(
+        **{key: config[key] for key in shared},
+        use_bias=False,
+        depthwise_regularizer=layer.depthwise_regularizer,
+        depthwise_constraint=layer.depthwise_constraint,
+        name=f"{layer.name}_depthwise",
+    )
+    second = layers.Conv2D(
+        layer.filters,
+        1,
+        use_bias=layer.use_bias,
+        activation=layer.activation,
+        kernel_regularizer=layer.pointwise_regularizer,
+        kernel_constraint=layer.pointwise_constraint,
+        bias_regularizer=layer.bias_regularizer,
+        bias_constraint=layer.bias_constraint,
+        activity_regularizer=layer.activity_regularizer,
+        name=layer.name,
+    )
+    first._trainable = second._trainable = layer._trainable
+    return first, second
 
 
 def _own_weights(layer: Any) -> list[np.ndarray]:
@@ -129,12 +153,13 @@ class _Folding:
 
 def _norms_to_fold(model: Any) -> dict[int, Any]:
     """Return id of a layer -> the batch norm that alone reads it, both called once."""
-    readers, nodes = readers_of(model), list(nodes_of(model))
+    nodes = list(nodes_of(model))
+    readers = readers_of(model, nodes)
     calls = Counter(id(node.layer) for node in nodes)
     found = {}
     for node in nodes:
         layer, behind = node.layer, readers.get(id(node.outputs), []) if type(node.layer) in KERNELS else []
-        if len(behind) != 1 or behind[0] is None or activation_name(layer) != "linear":
+        if len(behind) != 1 or behind[0] is None or activation_name(layer) != "linear" or layer.activity_regularizer:
             continue
         norm, once = behind[0].layer, calls[id(layer)] == calls[id(behind[0].layer)] == 1
         if once and isinstance(norm, layers.BatchNormalization) and list(norm.axis) == [len(node.outputs.shape) - 1]:

@@ -67,6 +67,7 @@ class QuantizedLayer(keras.layers.Wrapper):
     def __init__(self, layer: Any, *, keep_zeros: bool = True, **options: Any) -> None:
         super().__init__(layer, **{"name": layer.name, **options})
         self.keep_zeros = keep_zeros
+        self._activity_regularizer = layer.activity_regularizer  # Keras applies it to what `call` returns
 
     def build(self, input_shape: Any) -> None:
         """Build the layer, and the mask of its zeros."""

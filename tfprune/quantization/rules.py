@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.copying import is_op_layer
-from tfprune.channels.graph import nodes_of
 from tfprune.keras import keras, tf
 from tfprune.quantization.folding import KERNELS, activation_name
-from tfprune.quantization.wiring import readers_of
+from tfprune.quantization.wiring import answering_nodes, readers_of
 
 layers = keras.layers
 
@@ -80,7 +79,7 @@ def rule_of(layer: Any) -> str:
 def float_layers(model: Any) -> tuple[FloatLayer, ...]:
     """Return the layers of a folded or quantized model that an int8 file leaves float."""
     found = {}
-    for node in nodes_of(model):
+    for node in answering_nodes(model):
         if rule_of(node.layer) == "float" and type(node.layer).__name__ != "LearntRange":
             kind = kind_of(node.layer)
             if kind == "Activation":
@@ -92,8 +91,9 @@ def float_layers(model: Any) -> tuple[FloatLayer, ...]:
 
 def tensors_with_range(model: Any) -> Iterator[Any]:
     """Yield the symbolic tensors of a folded model whose range is learnt, the inputs left out."""
-    readers = readers_of(model)
-    for node in nodes_of(model):
+    nodes = answering_nodes(model)
+    readers = readers_of(model, nodes)
+    for node in nodes:
         rule = rule_of(node.layer)
         if rule in ("moves", "fixed"):
             continue

@@ -8,14 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.graph import nodes_of
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 from tfprune.pruning.masked_model import check_wrappable
-from tfprune.quantization.folding import KERNELS, fold_model
+from tfprune.quantization.folding import KERNELS, activation_name, fold_model, takes_activation_out
 from tfprune.quantization.layers import LearntRange, QuantizedLayer
 from tfprune.quantization.rules import float_layers, folds_into_kernels, tensors_with_range
-from tfprune.quantization.wiring import Copies, readers_of, wire_flat
+from tfprune.quantization.wiring import Copies, answering_nodes, readers_of, wire_flat
 
 _BATCH = 4
 _SMALLEST_RANGE = 256 * 1e-7
@@ -34,13 +33,11 @@ def quantize_model(model: Any, pictures: np.ndarray, *, keep_zeros: bool = True)
         keep_zeros: weights that are zero, because they were pruned, stay zero.
 
     Raises:
-        InputError: when the model is not functional, or quantized already, or the pictures do not fit it.
+        InputError: when the model is not functional, or quantized already, or the pictures do not fit it, or an
+            activity regularizer cannot be kept.
     """
-    if not getattr(model, "_is_graph_network", False):
-        raise InputError(f"model '{model.name}' is not functional ({type(model).__name__}); it cannot be quantized")
-    check_wrappable(model)
-    if is_quantized(model):
-        raise InputError(f"model '{model.name}' is quantized already; go on training it, or export it")
+    _check_model(model)
+    _check_pictures(model, pictures)
     folded = fold_model(model)
     ranged = list(tensors_with_range(folded))
     wiring = _Quantizing({id(tensor) for tensor in ranged}, pictures.dtype == np.uint8, keep_zeros)
@@ -53,6 +50,33 @@ def quantize_model(model: Any, pictures: np.ndarray, *, keep_zeros: bool = True)
         layer.low.assign(min(low, 0.0))
         layer.high.assign(max(high, 0.0))
     return quantized
+
+
+def _check_model(model: Any) -> None:
+    """Refuse a model that cannot be quantized, or of which something would be lost."""
+    if not getattr(model, "_is_graph_network", False):
+        raise InputError(f"model '{model.name}' is not functional ({type(model).__name__}); it cannot be quantized")
+    check_wrappable(model)
+    if is_quantized(model):
+        raise InputError(f"model '{model.name}' is quantized already; go on training it, or export it")
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "activity_regularizer", None) is not None and takes_activation_out(layer):
+            raise InputError(
+                f"layer '{layer.name}' of model '{model.name}' has an activity regularizer behind an activation "
+                f"({activation_name(layer)}) that int8 files compute apart from it; make the activation a layer of its "
+                "own with keras.layers.ActivityRegularization behind it, or leave the regularizer out"
+            )
+
+
+def _check_pictures(model: Any, pictures: np.ndarray) -> None:
+    """Refuse pictures that a model does not take."""
+    shapes = [tuple(tensor.shape) for tensor in model.inputs]
+    fits = len(pictures) and model.inputs[0].shape.is_compatible_with(pictures.shape)
+    if len(shapes) != 1 or not fits:
+        raise InputError(
+            f"pictures are {np.shape(pictures)}, and model '{model.name}' takes {', '.join(map(str, shapes))}; give "
+            "pictures (N, H, W, C) that fit it, and a model with one input"
+        )
 
 
 def is_quantized(model: Any) -> bool:
@@ -140,7 +164,7 @@ class _Quantizing:
 
 def bake_model(model: Any) -> Any:
     """Return a quantized net for the converter: kernels at their rounded values, a first Rescaling inside them."""
-    return wire_flat(model, _Baking(model))
+    return wire_flat(model, _Baking(model), keep_added=False)
 
 
 class _Baking:
@@ -148,10 +172,11 @@ class _Baking:
 
     def __init__(self, model: Any) -> None:
         self._copies = Copies()
-        readers = readers_of(model)
+        nodes = answering_nodes(model)
+        readers = readers_of(model, nodes)
         self._factors: dict[int, float] = {}
         self._dropped: set[int] = set()
-        for node in nodes_of(model):
+        for node in nodes:
             behind = readers.get(id(node.outputs), [])
             if folds_into_kernels(node, behind):
                 self._dropped.add(id(node.layer))

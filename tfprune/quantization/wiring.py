@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from tfprune.channels.copying import copy_layer, restore_initializers
+from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_initializers
 from tfprune.channels.graph import is_graph, nodes_of
 from tfprune.channels.sampling import map_arguments
 from tfprune.keras import keras, tf
@@ -16,25 +16,39 @@ MakeCall = Callable[[Any, Any, Any], Any]
 """`make(node, args, kwargs) -> tensors`: makes the call of a node on new tensors."""
 
 
-def wire_flat(model: Any, make: MakeCall, *, enter: Callable[[Any], Any] = lambda tensor: tensor) -> Any:
-    """Return a functional model without nested ones, each call of a layer made by `make`, on inputs that `enter`."""
+def wire_flat(
+    model: Any, make: MakeCall, *, enter: Callable[[Any], Any] = lambda tensor: tensor, keep_added: bool = True
+) -> Any:
+    """Return a functional model without nested ones, each call of a layer made by `make`, on inputs that `enter`.
+
+    Inputs and outputs have the structure of the model's, dictionaries included.
+
+    Args:
+        keep_added: what `model.add_loss` and `model.add_metric` added is kept, that of nested models too.
+    """
     values: dict[int, Any] = {}
+    added: list[Any] = []
 
     def through(graph: Any, given: Sequence[Any]) -> list[Any]:
         values.update(zip(map(id, graph.inputs), given, strict=True))
-        for node in nodes_of(graph):
+        for node in nodes_of(graph) if keep_added else answering_nodes(graph):
             if is_graph(node.layer):
                 made = through(node.layer, [values[id(tensor)] for tensor in node.keras_inputs])
             else:
                 made = tf.nest.flatten(make(node, *map_arguments(node, values)))
             values.update(zip(map(id, tf.nest.flatten(node.outputs)), made, strict=True))
+        added.extend(values[id(tensor)] for tensor in added_tensors(graph) if keep_added)
         return [values[id(tensor)] for tensor in graph.outputs]
 
     inputs = [
         keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=name)
         for tensor, name in zip(model.inputs, model.input_names, strict=True)
     ]
-    return keras.Model(inputs, through(model, [enter(tensor) for tensor in inputs]), name=model.name)
+    outputs = through(model, [enter(tensor) for tensor in inputs])
+    ends = ((model._nested_inputs, inputs), (model._nested_outputs, outputs))
+    flat = keras.Model(*(tf.nest.pack_sequence_as(structure, tensors) for structure, tensors in ends), name=model.name)
+    insert_added(flat, added)
+    return flat
 
 
 class Copies:
@@ -79,10 +93,22 @@ class Copies:
         return free
 
 
-def readers_of(model: Any) -> dict[int, list[Any]]:
-    """Return id of a tensor -> the calls of a flat model that read it; None stands for the model's output."""
+def answering_nodes(model: Any) -> list[Any]:
+    """Return the calls that a model's outputs hang on, in an order of execution: none of an added loss alone."""
+    needed: dict[int, Any] = {}
+    waiting = [tensor.node for tensor in model.outputs]
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in needed:
+            needed[id(node)] = node
+            waiting.extend(node.parent_nodes)
+    return [node for node in nodes_of(model) if id(node) in needed]
+
+
+def readers_of(model: Any, nodes: Iterable[Any]) -> dict[int, list[Any]]:
+    """Return id of a tensor -> those of a flat model's calls that read it; None stands for the model's output."""
     readers: dict[int, list[Any]] = {}
-    for node in nodes_of(model):
+    for node in nodes:
         for tensor in node.keras_inputs:
             readers.setdefault(id(tensor), []).append(node)
     for tensor in model.outputs:
