@@ -8,7 +8,7 @@ import pytest
 from tests.tiny import tiny_net
 from tfprune.channels import label_channels, plan_channels, remove_channels
 from tfprune.channels.groups import ChannelGroups
-from tfprune.channels.scores import gather_taylor, score_groups
+from tfprune.channels.scores import gather_taylor, score_groups, weigh_by_rank
 from tfprune.criteria import CRITERIA, Evidence
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
@@ -16,24 +16,55 @@ from tfprune.keras import keras, tf
 layers = keras.layers
 
 
-@pytest.fixture(scope="module")
-def pair():
-    """first (4 channels) -> norm -> logits, with weights set by hand."""
+def pair_of_layers(*, norm: bool):
+    """first (4 channels) -> norm, if there is one -> logits, with weights set by hand."""
     image = layers.Input((4, 4, 1))
-    x = layers.BatchNormalization(name="norm")(layers.Conv2D(4, 1, use_bias=False, name="first")(image))
+    x = layers.Conv2D(4, 1, use_bias=False, name="first")(image)
+    x = layers.BatchNormalization(name="norm")(x) if norm else x
     model = keras.Model(image, layers.Conv2D(1, 1, use_bias=False, name="logits")(x))
     model.get_layer("first").set_weights([np.array([1.0, -2.0, 3.0, 2.0]).reshape(1, 1, 1, 4)])
     model.get_layer("logits").set_weights([np.array([4.0, 1.0, -1.0, 2.0]).reshape(1, 1, 4, 1)])
-    model.get_layer("norm").gamma.assign([0.1, 0.2, 0.3, 0.4])
+    if norm:
+        model.get_layer("norm").gamma.assign([0.1, 0.2, 0.3, 0.4])
+    return model
+
+
+@pytest.fixture(scope="module")
+def pair():
+    model = pair_of_layers(norm=True)
     return model, ChannelGroups(label_channels(model))
 
 
-def test_magnitude_by_hand(pair):
-    _, groups = pair
+def test_magnitude_by_hand():
+    groups = ChannelGroups(label_channels(pair_of_layers(norm=False)))
     made, read = np.array([1, 2, 3, 2]) / 2, np.array([4, 1, 1, 2]) / 2
     np.testing.assert_allclose(score_groups(groups), (made + read) / 2)
     np.testing.assert_allclose(score_groups(groups, reduction="max"), np.maximum(made, read))
     np.testing.assert_allclose(score_groups(groups, reduction="l2"), np.sqrt((made**2 + read**2) / 2))
+
+
+def test_filters_in_front_of_a_norm_have_no_size(pair):
+    model, groups = pair
+    read = np.array([4, 1, 1, 2]) / 2
+    np.testing.assert_allclose(score_groups(groups), read)
+    # where no kernel reads the channels, the filters are all there is
+    image = layers.Input((4, 4, 1))
+    x = layers.BatchNormalization()(layers.Conv2D(4, 1, use_bias=False, name="first")(image))
+    sums = keras.Model(image, layers.Lambda(lambda x: tf.reduce_sum(x, -1, keepdims=True), name="sums")(x))
+    sums.get_layer("first").set_weights(model.get_layer("first").get_weights())
+    np.testing.assert_allclose(score_groups(ChannelGroups(label_channels(sums))), np.array([1, 2, 3, 2]) / 2)
+
+
+def test_equal_scores_leave_widths_in_proportion_to_their_roots():
+    x = image = layers.Input((4, 4, 3))
+    for width in (16, 64, 256):
+        x = layers.Conv2D(width, 1, name=f"wide{width}")(x)
+    groups = ChannelGroups(label_channels(keras.Model(image, layers.Conv2D(2, 1)(x))))
+    weighed = weigh_by_rank(groups, np.ones(len(groups)))
+    staying = [np.count_nonzero(weighed[family.groups] > 0.7) for family in groups.families]
+    assert staying == [8, 16, 32]
+    best = weighed[groups.families[0].groups]
+    np.testing.assert_allclose(best, np.sqrt(4 / np.arange(1, 17)))
 
 
 def test_scale_by_hand(pair):

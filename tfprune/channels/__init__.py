@@ -23,7 +23,7 @@ WAYS = {
 """How channels go and accuracy comes back."""
 
 CONTROLS = {
-    "random": "channels drawn by lot, as many MACs, the same epochs",
+    "random": "channels drawn by lot, the same share of every layer, as many MACs, the same epochs",
     "width_scaled": "all layers narrowed alike to as many MACs, from scratch for all epochs together",
     "one_shot": "the same criterion and budget, all at once, the same epochs",
 }

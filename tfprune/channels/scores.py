@@ -16,6 +16,7 @@ from tfprune.keras import keras, tf
 
 Reduction = Literal["mean", "max", "l2"]
 REDUCTIONS: tuple[Reduction, ...] = ("mean", "max", "l2")
+_OF_NORMS = ("gamma", "beta", "moving_mean", "moving_variance")
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,10 @@ def score_groups(
 ) -> np.ndarray:
     """Return one score per group, shape (groups,).
 
-    Every kernel that makes or reads the channels is judged with those channels as its filters; the
-    scores of one kernel are divided by their mean size, so that layers compare, and a group gets
-    the mean, the maximum or the root mean square over its slices. Where a criterion gives negative
+    Every kernel that makes or reads the channels is judged with those channels as its filters, but no
+    kernel in front of a norm, which divides the size of its filters away, where another kernel reads
+    them. The scores of one kernel are divided by their mean size, so that layers compare, and a group
+    gets the mean, the maximum or the root mean square over its slices. Where a criterion gives negative
     scores, all are raised such that the lowest is 0, before they are squared.
 
     Args:
@@ -95,7 +97,7 @@ def score_groups(
     if reduction not in REDUCTIONS:
         raise unknown_name("reduction", reduction, REDUCTIONS)
     by_norm = getattr(judge, "needs_scale", False)
-    slots = _norm_slots(groups) if by_norm else _kernel_slots(groups)
+    slots = _norm_slots(groups) if by_norm else _telling_slots(groups)
     by_slot: dict[int, np.ndarray] = {}
     variable = values = None
     for index, slot in slots:
@@ -119,12 +121,36 @@ def _kernel_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
     ]
 
 
+def _telling_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
+    """Return the slots of kernels, without those in front of a norm whose channels other kernels read.
+
+    A filter times any number gives the same channel behind a norm, and its gradient is at right angles to it.
+    """
+    kernels = _kernel_slots(groups)
+    normed = _touched(groups, [slot for slot in groups.slots if _parameter(slot) in _OF_NORMS])
+    told = normed & _touched(groups, [slot for _, slot in kernels if slot.role == "in"])
+
+    def tells(slot: Slot) -> bool:
+        numbers = groups.numbers(slot.labels)
+        return slot.role == "in" or not told[numbers[numbers >= 0]].all()
+
+    return [(index, slot) for index, slot in kernels if tells(slot)]
+
+
+def _touched(groups: ChannelGroups, slots: Iterable[Slot]) -> np.ndarray:
+    """Return which groups have a slice of these slots, bool (groups,)."""
+    numbers = np.concatenate([*(groups.numbers(slot.labels) for slot in slots), np.zeros(0, np.int64)])
+    touched = np.zeros(len(groups), bool)
+    touched[numbers[numbers >= 0]] = True
+    return touched
+
+
+def _parameter(slot: Slot) -> str:
+    return slot.variable.name.split("/")[-1].split(":")[0] if slot.role == "thru" else ""
+
+
 def _norm_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
-    return [
-        (index, slot)
-        for index, slot in enumerate(groups.slots)
-        if slot.role == "thru" and slot.variable.name.split("/")[-1].split(":")[0] == "gamma"
-    ]
+    return [(index, slot) for index, slot in enumerate(groups.slots) if _parameter(slot) == "gamma"]
 
 
 def _slot_scores(slot: Slot, values: np.ndarray, judge: Criterion, gathered: Gathered | None) -> np.ndarray:
@@ -182,13 +208,14 @@ def _reduce(groups: ChannelGroups, scores: dict[int, np.ndarray], reduction: Red
 
 
 def weigh_by_rank(groups: ChannelGroups, scores: np.ndarray) -> np.ndarray:
-    """Return scores to rank over all layers: times the root of (channels of the family / rank in it).
+    """Return scores to rank over all layers: the n-th best of C channels counts times the root of (root of C / n).
 
-    The last channels of a layer carry more than the same channels among many: without this one
-    ranking can leave a layer with a single channel that all others have to pass.
+    Equal scores then leave widths in proportion to the roots of what they were. Halfway between equal shares
+    (C / n), where narrow layers keep a channel or two that everything has to pass, and equal numbers (1 / n,
+    as in LAMP, Lee et al., ICLR 2021), where wide layers lose nearly all.
     """
     weighed = scores.copy()
     for family in groups.families:
         order = family.groups[np.argsort(-weighed[family.groups], kind="stable")]
-        weighed[order] *= np.sqrt(len(order) / np.arange(1, len(order) + 1))
+        weighed[order] *= np.sqrt(np.sqrt(len(order)) / np.arange(1, len(order) + 1))
     return weighed

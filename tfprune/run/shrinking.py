@@ -64,7 +64,7 @@ class Shrinker:
         """Return the controls of the recipe: name -> net and stage, at the MACs of the shrunk net."""
         section = self.recipe.channels
         budget = (Bound("macs", float(self._cost(shrunk).macs)),)
-        equal = replace(selection_of(section), ratio=None, budget=budget, per_cost=None)
+        equal = replace(selection_of(section), ratio=None, budget=budget, per_cost=None, scope="layer")
         made = {}
         for name in self.recipe.controls:
             if name == "one_shot":
@@ -72,7 +72,7 @@ class Shrinker:
             elif name == "random":
                 removal = self._removal(f"control_{name}", model, equal, criterion=Random(self.recipe.seed))
             else:
-                removal = self._removal(f"control_{name}", model, replace(equal, scope="layer"), criterion="magnitude")
+                removal = self._removal(f"control_{name}", model, equal, criterion="magnitude")
             if name == "width_scaled":
                 net, (stage,) = self._from_scratch(name, removal.model)
             else:
