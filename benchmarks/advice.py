@@ -31,6 +31,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.export_conformance import CLASSES, draw  # noqa: E402
+from benchmarks.results import FOLDER, page_head  # noqa: E402
 from tfprune.architectures import build_model  # noqa: E402
 from tfprune.export.conversion import export_tflite  # noqa: E402
 from tfprune.keras import keras  # noqa: E402
@@ -42,7 +43,7 @@ from tfprune.verification.footprint import measure_footprint  # noqa: E402
 from tfprune.verification.latency import measure_latency  # noqa: E402
 from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "advice.json"
+RESULTS = FOLDER / "advice.json"
 COMMAND = "python benchmarks/advice.py"
 PLAIN = "plain_unet"
 CELLS: dict[str, tuple[str, int, dict[str, Any], str]] = {
@@ -133,14 +134,14 @@ def summarize(rows: dict[str, Any], times: dict[str, dict[str, float]]) -> dict[
 
 
 def write_report(record: dict[str, Any]) -> None:
-    machine, summary = record["machine"], record["summary"]
+    summary = record["summary"]
     lines = [
-        "# Does advice before training hold?",
-        "",
-        f"Command: `{COMMAND}` ({record['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
-        f"{machine['tensorflow']}, load {record['load']:.1f} when times were taken; seeds 0 and 1).",
-        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}).",
-        "",
+        *page_head(
+            "Does advice before training hold?",
+            record,
+            RESULTS,
+            note=f"load {record['load']:.1f} when times were taken; seeds 0 and 1",
+        ),
         "*Predicted* is the file that `tfprune advise` makes of the untrained net; *found* is that of the same net,",
         f"from other first weights, after {record['steps']} training steps, with the zeros and channels that those",
         "weights ask for. int8, one thread, XNNPACK; arenas are of TFLite Micro. Training changes which channels go,",

@@ -28,6 +28,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, append_line, measured, read_lines  # noqa: E402
 from tests.channels.random_graphs import random_graph  # noqa: E402
 from tests.channels.topologies import TOPOLOGIES, randomize  # noqa: E402
 from tfprune.architectures import ARCHITECTURES, ENCODERS, build_model  # noqa: E402
@@ -37,7 +38,7 @@ from tfprune.export.conversion import export_tflite  # noqa: E402
 from tfprune.keras import keras  # noqa: E402
 from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "channel_coverage.jsonl"
+RESULTS = FOLDER / "channel_coverage.jsonl"
 ONE_PER_FAMILY = (
     *("resnet18", "seresnet18", "resnext50", "vgg16", "densenet121"),
     *("inceptionv3", "mobilenet", "mobilenetv2", "efficientnetb0"),
@@ -227,18 +228,28 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def write_report(rows: list[dict[str, Any]]) -> None:
-    """Write the table for people and the figures for machines."""
-    nets = list(dict.fromkeys(row["cell"].split("/")[0] for row in rows))
+    """Write the table for people; the figures for machines are the lines themselves."""
+    nets, where = list(dict.fromkeys(row["cell"].split("/")[0] for row in rows)), measured(rows)
+    machine = where["machine"]
     encoders = [name for name in ENCODERS if any(row["cell"].endswith(f"/{name}") for row in rows)]
     by_cell = {row["cell"]: row for row in rows}
     segmentation = [net for net in nets if any(f"{net}/{encoder}" in by_cell for encoder in encoders)]
-    lines = ["# Channels removed: which nets, and how exactly", "", f"`{json.dumps(summary(rows))}`", ""]
+    counts = summary(rows)
+    lines = [
+        "# Channels removed: which nets, and how exactly",
+        "",
+        f"{counts['tried']} nets and random graphs were tried: {counts['exact']} exact, {counts['refused']} refused, "
+        f"{counts['wrong']} wrong. At least {counts['min_macs_removed']:.1%} of the",
+        "multiplications of the segmentation nets went.",
+        "",
+    ]
     lines += [
         "Half of the groups of every family go, at random, without rounding; random weights and norm statistics;",
         "64x64 pixels (96x96 for PSPNet and InceptionV3). A cell gives the share of multiplications removed when",
         "the logits of the rebuilt model equal those of the masked original within 1e-5 of their scale in float32;",
         "`tflite` cells say that the file was written and ran (and, float32, agreed within 1e-4). An empty cell was",
-        "not run. Written by `python benchmarks/channel_coverage.py`, which goes on where it stopped.",
+        "not run. Written by `python benchmarks/channel_coverage.py`, which goes on where it stopped",
+        f"({where['date']}, {machine['cpu']}, TensorFlow {machine['tensorflow']}).",
         "",
         "| encoder | " + " | ".join(segmentation) + " |",
         "|---" * (len(segmentation) + 1) + "|",
@@ -250,9 +261,13 @@ def write_report(rows: list[dict[str, Any]]) -> None:
     lines += ["", "| other nets | multiplications removed | largest difference | |", "|---|---|---|---|"]
     for row in rows:
         if row["cell"].split("/")[0] not in segmentation:
-            note = row.get("graphs") or row.get("reason") or _why(row)
+            note = _graphs(row) or row.get("reason") or _why(row)
             lines.append(f"| {row['cell']} | {_cell(row)} | {row.get('difference', float('nan')):.1e} | {note} |")
     RESULTS.with_suffix(".md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _graphs(row: dict[str, Any]) -> str:
+    return ", ".join(f"{count} {kind}" for kind, count in row.get("graphs", {}).items() if count)
 
 
 def _why(row: dict[str, Any]) -> str:
@@ -280,18 +295,14 @@ def main() -> None:
         if fnmatchcase(name, options.only) and name not in {row["cell"] for row in finished()}:
             if time.monotonic() - start > 60 * options.minutes:
                 break
-            row = run_cell(name, cell)
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with RESULTS.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+            append_line(RESULTS, run_cell(name, cell))
     write_report(finished())
     print(json.dumps(summary(finished())))
 
 
 def finished() -> list[dict[str, Any]]:
     """Return the cells that were run, in this call or earlier ones."""
-    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
-    return list({row["cell"]: row for row in map(json.loads, lines)}.values())
+    return list({row["cell"]: row for row in read_lines(RESULTS)}.values())
 
 
 if __name__ == "__main__":

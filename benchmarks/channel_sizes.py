@@ -25,6 +25,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, page_head  # noqa: E402
 from tests.channels.topologies import randomize  # noqa: E402
 from tfprune.architectures import build_model  # noqa: E402
 from tfprune.channels import Selection, measure_cost, remove_channels  # noqa: E402
@@ -35,7 +36,7 @@ from tfprune.run.folder import environment_record  # noqa: E402
 from tfprune.verification.latency import measure_latency  # noqa: E402
 from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "channel_sizes.json"
+RESULTS = FOLDER / "channel_sizes.json"
 NETS = (
     *(("plain_unet", None), ("unet", "mobilenetv2"), ("unet", "resnet18"), ("unet", "efficientnetb0")),
     *(("fpn", "mobilenetv2"), ("linknet", "resnet18"), ("linknet", "mobilenetv2"), ("unet", "mobilenet")),
@@ -69,17 +70,18 @@ def measure(architecture: str, encoder: str | None, *, runs: int) -> dict[str, A
 
 
 def write_report(rows: dict[str, dict[str, Any]], *, runs: int, load: float) -> None:
-    machine, runtime = environment_record(), next(iter(rows.values()))["runtime"]
+    runtime = next(iter(rows.values()))["runtime"]
     command = "python benchmarks/channel_sizes.py"
     record = {"command": command, "date": date.today().isoformat(), "load_at_start": load, "runs": runs}
-    write_json(RESULTS, {**record, "machine": machine, "rows": rows})
+    record |= {"machine": environment_record(), "rows": rows}
+    write_json(RESULTS, record)
     lines = [
-        "# What half of the channels is worth in a .tflite file",
-        "",
-        f"Command: `{command}` ({record['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
-        f"{machine['tensorflow']}, load {load:.1f} at the start).",
-        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}).",
-        "",
+        *page_head(
+            "What half of the channels is worth in a .tflite file",
+            record,
+            RESULTS,
+            note=f"load {load:.1f} at the start",
+        ),
         "Half of the channel groups of each net go, those of the smallest weights; widths stay multiples of 8. Float32",
         "files for one picture of 128x128 pixels, with random weights: this is about size and speed, not quality. Both",
         f"files, before and after, are called in turns in one process, {runs} times each, on {runtime}.",

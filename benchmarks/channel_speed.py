@@ -27,6 +27,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, page_head  # noqa: E402
 from tests.channels.topologies import randomize  # noqa: E402
 from tfprune.architectures import build_model  # noqa: E402
 from tfprune.channels import Selection, apply_plan, plan_channels  # noqa: E402
@@ -38,7 +39,7 @@ from tfprune.keras import keras  # noqa: E402
 from tfprune.records import write_json, write_text  # noqa: E402
 from tfprune.run.folder import environment_record  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "channel_speed.json"
+RESULTS = FOLDER / "channel_speed.json"
 NETS = (
     *(("unet", "mobilenetv2"), ("unet", "resnet18"), ("unet", "densenet121"), ("fpn", "efficientnetb0")),
     *(("unet", "resnet101"), ("unet_plus_plus", "resnet101"), ("unet", "resnext50")),
@@ -83,17 +84,17 @@ def measure(architecture: str, encoder: str, *, rounds: int) -> dict[str, float]
 
 
 def write_report(rows: dict[str, dict[str, float]], *, rounds: int, load: float) -> None:
-    machine = environment_record()
     command = "python benchmarks/channel_speed.py"
     record = {"command": command, "date": date.today().isoformat(), "load_at_start": load, "rounds": rounds}
-    write_json(RESULTS, {**record, "machine": machine, "rows": rows})
+    record |= {"machine": environment_record(), "rows": rows}
+    write_json(RESULTS, record)
     lines = [
-        "# How long it takes to plan, rebuild and check a net with fewer channels",
-        "",
-        f"Command: `{command}` ({record['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
-        f"{machine['tensorflow']}, load {load:.1f} at the start).",
-        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}).",
-        "",
+        *page_head(
+            "How long it takes to plan, rebuild and check a net with fewer channels",
+            record,
+            RESULTS,
+            note=f"load {load:.1f} at the start",
+        ),
         f"Half of the channel groups go; random weights, 64x64 pixels; medians of {rounds} rounds in one process:",
         "",
         "- *plan*: seconds to label the channels, group them, score them by magnitude, write the plan; the first time,",

@@ -32,7 +32,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, append_line, measured, read_lines  # noqa: E402
 from tests.architectures.test_conformance import SMALL  # noqa: E402
 from tfprune.architectures import build_model  # noqa: E402
 from tfprune.architectures.files import load_model  # noqa: E402
@@ -56,14 +56,13 @@ from tfprune.objectives.scores import score_confusions  # noqa: E402
 from tfprune.quantization.layers import LearntRange, QuantizedLayer  # noqa: E402
 from tfprune.quantization.training import quantize_model  # noqa: E402
 from tfprune.records import write_text  # noqa: E402
-from tfprune.run.folder import environment_record  # noqa: E402
 from tfprune.verification.agreement import compare_classes  # noqa: E402
 from tfprune.verification.arena import measure_arena  # noqa: E402
 from tfprune.verification.footprint import measure_footprint  # noqa: E402
 from tfprune.verification.quality import measure_quality  # noqa: E402
 from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "export_conformance.jsonl"
+RESULTS = FOLDER / "export_conformance.jsonl"
 COMMAND = "python benchmarks/export_conformance.py"
 CLASSES, BRIGHTNESS = ["background", "first", "second"], (60, 128, 196)
 CALIBRATION, TESTED, STEPS, SIGNAL_DB = 16, 4, 60, 20
@@ -299,7 +298,7 @@ def conform_trained(net: Any, train: np.ndarray, test: np.ndarray, names: Sequen
 
 def read_rows() -> list[dict[str, Any]]:
     """Return the finished cells, those of trained nets among them."""
-    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.exists() else []
+    rows = read_lines(RESULTS)
     trained = [row for row in rows if "trained" in row]
     of_trained = [
         {"net": row["trained"], "scheme": scheme, **cell}
@@ -307,13 +306,6 @@ def read_rows() -> list[dict[str, Any]]:
         for scheme, cell in row.get("conformance", {}).items()
     ]
     return [*trained, *of_trained, *(row for row in rows if {"scheme", "repair", "rounded"} & set(row))]
-
-
-def append_row(row: dict[str, Any]) -> None:
-    """Add one finished cell."""
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, int]:
@@ -329,15 +321,16 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, int]:
 
 def write_report(rows: list[dict[str, Any]]) -> None:
     """Write the page for people and the figures for machines."""
-    machine, day = environment_record(), date.today().isoformat()
-    figures = {"command": COMMAND, "date": day, "machine": machine, "summary": summary(rows), "rows": rows}
+    where = measured(read_lines(RESULTS))
+    machine = where["machine"]
+    figures = {"command": COMMAND, **where, "summary": summary(rows), "rows": rows}
     write_text(RESULTS.with_suffix(".json"), json.dumps(figures, indent=1) + "\n")
     lines = [
         "# Every architecture in every number format",
         "",
-        f"`{COMMAND} --minutes 60` and `--nets FOLDER --data DIR/corrosion_field` ({day}, {machine['cpu']}, TensorFlow "
-        f"{machine['tensorflow']}, ai-edge-litert {machine['ai-edge-litert']}). Other work ran "
-        "on the machine: no times.",
+        f"`{COMMAND} --minutes 60` and `--nets FOLDER --data DIR/corrosion_field` ({where['date']}, {machine['cpu']}, "
+        f"TensorFlow {machine['tensorflow']}, ai-edge-litert {machine['ai-edge-litert']}). Other work ran on the "
+        "machine: no times.",
         "",
         "## Trained nets on photographs of corroded steel",
         "",
@@ -361,7 +354,12 @@ def write_report(rows: list[dict[str, Any]]) -> None:
     lines += [_cell_line(row) for row in rows if "scheme" in row]
     lines += _part_lines([row for row in rows if "rounded" in row])
     lines += _repair_lines([row for row in rows if "repair" in row])
-    lines += ["", f"In short: {json.dumps(summary(rows))}"]
+    counts = summary(rows)
+    lines += [
+        "",
+        f"In short: of {counts['tried']} cells {counts['agree']} agree and {counts['failed']} failed to convert or "
+        f"run; the int8 files have {counts['float_ops_int8']} float operators.",
+    ]
     write_text(RESULTS.with_suffix(".md"), "\n".join(lines) + "\n")
 
 
@@ -477,7 +475,7 @@ def main() -> None:
         print(json.dumps({key: value for key, value in row.items() if key != "seconds"}), flush=True)
         rows.append(row)
         if not options.quick:
-            append_row(row)
+            append_line(RESULTS, row)
 
     until = time.monotonic() + 60 * options.minutes
     if options.quick:

@@ -29,6 +29,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER  # noqa: E402
 from tests.architectures import keras3_zoo  # noqa: E402
 from tfprune.architectures.files import read_config  # noqa: E402
 from tfprune.architectures.keras3 import convert_file, difference  # noqa: E402
@@ -38,7 +39,7 @@ from tfprune.keras import keras, tf  # noqa: E402
 from tfprune.records import write_json, write_text  # noqa: E402
 from tfprune.run.folder import cpu_name  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "keras3_models"
+RESULTS = FOLDER / "keras3_models"
 QUICK = ("squeeze_excitation", "nested", "own_layer", "own_activation", "no_counterpart", "lambda_layer")
 FLOAT32_TOLERANCE = 1e-3
 """Accepted of a converted net in float32, on other pictures, against Keras 3 in float64."""
@@ -115,7 +116,9 @@ def write_report(rows: list[dict[str, Any]]) -> None:
     }
     write_json(RESULTS.with_suffix(".json"), {**about, **summary(rows), "rows": rows})
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines = ["# Models of Keras 3 in tf_keras", "", f"`{json.dumps(summary(rows))}`", ""]
+    counts = summary(rows)
+    said = f"{counts['equal']} equal, {counts['refused']} refused, {counts['wrong']} wrong"
+    lines = ["# Models of Keras 3 in tf_keras", "", f"{counts['tried']} models were tried: {said}.", ""]
     lines += [
         f"`{about['command']}`, {about['date']}, {about['machine']}; {versions}; seed 0.",
         "",

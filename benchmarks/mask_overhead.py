@@ -13,6 +13,7 @@ import gc
 import json
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable
 from datetime import date
@@ -29,13 +30,17 @@ from tfprune.pruning.schedules import build_schedule
 from tfprune.records import write_json, write_text
 from tfprune.run.folder import environment_record
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.results import FOLDER, page_head
+
 METHODS = ("magnitude", "taylor", "movement")
 NETS = {
     "plain_unet": {"architecture": "plain_unet"},
     "mobilenetv2_unet": {"architecture": "unet", "encoder": "mobilenetv2"},
 }
 FAR = 10**6
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "mask_overhead.json"
+RESULTS = FOLDER / "mask_overhead.json"
 
 
 def build_net(name: str, size: int) -> Any:
@@ -182,16 +187,16 @@ def measure_update(net: Any, masked: tuple[str, ...], *, repeats: int) -> dict[s
 
 def write_report(results: list[dict[str, Any]], figures: dict[str, Any], *, load: float) -> None:
     """Write the page for people and the figures for machines."""
-    machine, command = environment_record(), "python benchmarks/mask_overhead.py"
-    record = {"command": command, "date": date.today().isoformat(), "load_at_start": load, "machine": machine}
+    record = {"command": "python benchmarks/mask_overhead.py", "date": date.today().isoformat()}
+    record |= {"load_at_start": load, "machine": environment_record()}
     write_json(RESULTS, {**record, **figures})
     lines = [
-        "# What masks cost in a training step, and what an update of them costs",
-        "",
-        f"Command: `{command}` ({record['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
-        f"{machine['tensorflow']}, load {load:.1f} at the start).",
-        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}).",
-        "",
+        *page_head(
+            "What masks cost in a training step, and what an update of them costs",
+            record,
+            RESULTS,
+            note=f"load {load:.1f} at the start",
+        ),
         "128x128 pixels, batch 8, Adam. *Step*: time of a masked training step between updates over that of the dense",
         "step of the same net, the median of blocks that take turns in one process, the lowest and highest block, and",
         "the same ratio in processor time. `tfmot` is tfmot's own wrapper on the same layers.",

@@ -18,11 +18,11 @@ import argparse
 import itertools
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -31,27 +31,25 @@ import numpy as np
 from tfprune.architectures import build_model
 from tfprune.architectures.files import load_model
 from tfprune.data.arrays import SegmentationArrays, load_arrays
-from tfprune.data.augmentation import build_augmentation
-from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from tfprune.data.pipeline import steps_per_epoch
 from tfprune.data.sets import open_set
 from tfprune.data.steel import generate_steel
 from tfprune.keras import keras
-from tfprune.objectives.counts import count_confusion
-from tfprune.objectives.losses import build_loss
-from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning import SCOPES
 from tfprune.pruning.controller import MaskController
-from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import select_layers
-from tfprune.records import atomic_path
-from tfprune.run.folder import environment_record
-from tfprune.training.optimizers import build_learning_rate, build_optimizer
-from tfprune.training.stage import fit_stage, set_determinism
+from tfprune.records import atomic_path, write_json, write_text
+from tfprune.training.stage import set_determinism
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.results import FOLDER, append_line, measured, read_lines
+from benchmarks.training import measure_class_iou, settle_norms, train
 
 METHODS = ("dense", "magnitude", "taylor", "movement", "random", "tfmot")
 SPARSITIES = (0.5, 0.8, 0.9, 0.95)
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "mask_quality.jsonl"
+RESULTS = FOLDER / "mask_quality.jsonl"
 BATCH = 8
 CELL = ("seed", "width", "method", "sparsity", "scope")
 
@@ -89,39 +87,6 @@ def load_data(folder: Path, size: tuple[int, int]) -> dict[str, SegmentationArra
     }
 
 
-def train(
-    model: Any, data: dict[str, SegmentationArrays], epochs: int, *, rate: float, seed: int, **settings: Any
-) -> Any:
-    """Train with flips, cross entropy + Dice, Adam on a cosine."""
-    pictures = data["train"]
-    steps = steps_per_epoch(len(pictures), BATCH)
-    size = pictures.images.shape[1:3]
-    augment = build_augmentation(["HorizontalFlip", "VerticalFlip"], size=size)
-    classes = int(model.output_shape[-1])
-    return fit_stage(
-        model,
-        lambda first: training_batches(
-            pictures, batch_size=BATCH, epochs=epochs, first_epoch=first, seed=seed, augment=augment
-        ),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        loss=build_loss([{"cross_entropy": {}}, {"dice": {}}]),
-        optimizer=build_optimizer("adam", build_learning_rate("cosine", rate, total_steps=epochs * steps)),
-        validation=evaluation_batches(data["val"], batch_size=BATCH),
-        metrics=[MeanIoU(classes)],
-        seed=seed,
-        **settings,
-    )
-
-
-def test_iou(model: Any, pictures: SegmentationArrays) -> float:
-    """Return the IoU of class 1 over the whole test split."""
-    classes = int(model.output_shape[-1])
-    predicted = model.predict(pictures.images.astype(np.float32), batch_size=BATCH, verbose=0).argmax(-1)
-    confusion = count_confusion(pictures.masks, predicted.astype(np.uint8), classes)
-    return float(confusion[1, 1] / max(1, confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]))
-
-
 def dense_net(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder: Path) -> Any:
     """Return the dense net of a seed and width, trained once and kept in `folder`."""
     path = folder / f"dense_width{cell.width}_seed{cell.seed}.keras"
@@ -136,7 +101,7 @@ def dense_net(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folde
             width=cell.width,
             norm_momentum=plan.norm_momentum,
         )
-        train(net, data, plan.dense, rate=plan.rate, seed=cell.seed)
+        train(net, data, plan.dense, rate=plan.rate, seed=cell.seed, batch_size=BATCH)
         with atomic_path(path) as temporary:
             net.save(temporary)
     return load_model(path)
@@ -145,10 +110,10 @@ def dense_net(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folde
 def run_cell(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder: Path) -> dict[str, Any]:
     """Train one cell and return its line."""
     net = dense_net(cell, data, plan, folder)
-    start_iou = test_iou(net, data["test"])
+    start_iou = measure_class_iou(net, data["test"], batch_size=BATCH)
     begin = time.perf_counter()
     epochs = plan.ramp + plan.fixed
-    settings = {"rate": plan.rate, "seed": 100 + cell.seed, "best_from_epoch": plan.ramp}
+    settings = {"rate": plan.rate, "seed": 100 + cell.seed, "batch_size": BATCH, "best_from_epoch": plan.ramp}
     if cell.method == "dense":
         train(net, data, epochs, **settings)
         final, sparsity = net, 0.0
@@ -163,7 +128,7 @@ def run_cell(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, folder
         "scope": cell.scope,
         "sparsity": cell.sparsity,
         "wrapped_sparsity": round(sparsity, 6),
-        "iou": round(test_iou(final, data["test"]), 5),
+        "iou": round(measure_class_iou(final, data["test"], batch_size=BATCH), 5),
         "start_iou": round(start_iou, 5),
         "epochs": epochs,
         "seconds": round(time.perf_counter() - begin, 1),
@@ -188,8 +153,7 @@ def prune_by_tfprune(
     )
     train(controller.model, data, plan.ramp + plan.fixed, **settings)
     plain = controller.strip()
-    pictures = data["train"].images.astype(np.float32)
-    reestimate_batch_norm(plain, (pictures[i : i + 32] for i in range(0, len(pictures) - 31 or 1, 32)))
+    settle_norms(plain, data["train"])
     return plain, controller.total_sparsity()
 
 
@@ -216,11 +180,6 @@ def prune_by_tfmot(
     plain = tfmot.strip_pruning(model)
     kernels = [plain.get_layer(name).kernel.numpy() for name in masked]
     return plain, 1 - sum(map(np.count_nonzero, kernels)) / sum(kernel.size for kernel in kernels)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the finished cells."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 def cells_of(arguments: argparse.Namespace) -> list[Cell]:
@@ -257,7 +216,8 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Write the table for people and the figures for machines, beside the finished cells."""
-    cells, machine = summarize(rows), environment_record()
+    cells, where = summarize(rows), measured(rows)
+    machine = where["machine"]
     start = {
         width: [row["start_iou"] for row in rows if row["width"] == width] for width in {row["width"] for row in rows}
     }
@@ -267,7 +227,7 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
         "`python benchmarks/mask_quality.py --data DIR/corrosion_field` (width 8, three seeds), then",
         "`--width 16 --seeds 0`. It goes on where it stopped: every finished training is a line of",
         f"[{path.name}]({path.name}), and `--report` writes this page from them without training.",
-        f"{date.today().isoformat()}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core for each training",
+        f"{where['date']}, {machine['cpu']}, TensorFlow {machine['tensorflow']}, one core for each training",
         "(`taskset -c 0`): another number of threads rounds differently, which moves a cell by up to .007.",
         "",
         "corrosion_field at 96x96 pixels, plain U-Net, IoU of corrosion over the 196 test pictures, float32.",
@@ -296,10 +256,8 @@ def write_report(rows: Sequence[dict[str, Any]], path: Path) -> None:
                 name = method if method in ("dense", "tfmot") else f"{method}, {_RANKED[scope]}"
                 lines.append(f"| {name} | " + " | ".join(map(_spread, found)) + " |")
         lines.append("")
-    path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    path.with_suffix(".json").write_text(
-        json.dumps({"machine": machine, "cells": cells}, indent=1) + "\n", encoding="utf-8"
-    )
+    write_text(path.with_suffix(".md"), "\n".join(lines))
+    write_json(path.with_suffix(".json"), {**where, "cells": cells})
 
 
 _RANKED = {"layer": "per layer", "global": "over all layers"}
@@ -348,9 +306,7 @@ def main() -> None:
             set_determinism(cell.seed)
             row = run_cell(cell, data, plan, arguments.nets)
             keras.backend.clear_session()
-            arguments.results.parent.mkdir(parents=True, exist_ok=True)
-            with arguments.results.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+            append_line(arguments.results, row)
             print(json.dumps(row), flush=True)
         write_report(read_lines(arguments.results), arguments.results)
         rows = summarize(read_lines(arguments.results))

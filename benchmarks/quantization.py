@@ -21,8 +21,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import date
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,33 +29,30 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, append_line, measured, read_lines  # noqa: E402
+from benchmarks.training import train  # noqa: E402
 from tfprune.architectures import build_model  # noqa: E402
 from tfprune.architectures.files import load_model  # noqa: E402
 from tfprune.data import generate_steel  # noqa: E402
 from tfprune.data.arrays import SegmentationArrays, load_arrays  # noqa: E402
-from tfprune.data.augmentation import build_augmentation  # noqa: E402
-from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches  # noqa: E402
+from tfprune.data.pipeline import evaluation_batches, steps_per_epoch  # noqa: E402
 from tfprune.data.sets import open_set  # noqa: E402
 from tfprune.export.calibration import spread  # noqa: E402
 from tfprune.export.card import read_card  # noqa: E402
 from tfprune.export.conversion import export_tflite  # noqa: E402
 from tfprune.keras import keras, tf  # noqa: E402
-from tfprune.objectives.losses import build_loss  # noqa: E402
-from tfprune.objectives.metrics import MeanIoU  # noqa: E402
 from tfprune.objectives.scores import score_confusions  # noqa: E402
 from tfprune.pruning.controller import MaskController  # noqa: E402
 from tfprune.pruning.norms import reestimate_batch_norm  # noqa: E402
 from tfprune.pruning.schedules import build_schedule  # noqa: E402
 from tfprune.quantization.training import quantize_model  # noqa: E402
-from tfprune.records import atomic_path, write_text  # noqa: E402
-from tfprune.run.folder import environment_record  # noqa: E402
-from tfprune.training.optimizers import build_learning_rate, build_optimizer  # noqa: E402
-from tfprune.training.stage import fit_stage, set_determinism  # noqa: E402
+from tfprune.records import atomic_path, write_json, write_text  # noqa: E402
+from tfprune.training.stage import set_determinism  # noqa: E402
 from tfprune.verification.footprint import measure_footprint  # noqa: E402
 from tfprune.verification.quality import measure_quality  # noqa: E402
 from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "quantization.jsonl"
+RESULTS = FOLDER / "quantization.jsonl"
 COMMAND = "python benchmarks/quantization.py"
 BATCH, SPARSITY, KEPT, CALIBRATION = 16, 0.8, (1, 2, 4), 100
 CELL = ("set", "seed", "way")
@@ -150,24 +145,8 @@ class Bench:
         def scaled(batches: Any) -> Any:
             return batches if scale == 1 else batches.map(lambda images, *rest: (images * scale, *rest))
 
-        train = self.arrays["train"]
-        steps = steps_per_epoch(len(train), BATCH)
-        flips = build_augmentation(
-            ["HorizontalFlip", "VerticalFlip"], size=self.problem.size, channels=train.images.shape[-1]
-        )
-        batches = partial(training_batches, train, batch_size=BATCH, epochs=epochs, seed=self.seed, augment=flips)
-        fit_stage(
-            model,
-            lambda first: scaled(batches(first_epoch=first)),
-            epochs=epochs,
-            steps_per_epoch=steps,
-            loss=build_loss([{"cross_entropy": {}}, {"dice": {}}]),
-            optimizer=build_optimizer("adam", build_learning_rate("cosine", rate, total_steps=epochs * steps)),
-            validation=scaled(evaluation_batches(self.arrays["val"], batch_size=BATCH)),
-            metrics=[MeanIoU(len(self.names))],
-            seed=self.seed,
-            **settings,
-        )
+        options = {"rate": rate, "seed": self.seed, "batch_size": BATCH, **settings}
+        train(model, self.arrays, epochs, prepare=scaled, **options)
         return model
 
     def calibration(self) -> np.ndarray:
@@ -282,11 +261,6 @@ def run_cell(bench: Bench, way: str) -> dict[str, Any]:
     }
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the finished cells."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return one row per set and way; differences are to the float32 file of the same net and seed."""
     floats = {(row["set"], row["seed"], row["way"]): row["mean_iou"] for row in rows}
@@ -320,11 +294,13 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def write_report(path: Path) -> None:
     """Write the tables for people and the figures for machines, beside the finished cells."""
-    cells, machine = summarize(read_lines(path)), environment_record()
+    rows = read_lines(path)
+    cells, where = summarize(rows), measured(rows)
+    machine = where["machine"]
     lines = [
         "# Ways into int8",
         "",
-        f"`{COMMAND} --data DIR --nets FOLDER`, {date.today().isoformat()}, {machine['cpu']}, TensorFlow "
+        f"`{COMMAND} --data DIR --nets FOLDER`, {where['date']}, {machine['cpu']}, TensorFlow "
         f"{machine['tensorflow']}, tfmot {machine['tensorflow-model-optimization']}, one core for each training.",
         f"Cells that are finished stand in [{path.name}]({path.name}); what is missing here has not been run.",
         "",
@@ -351,7 +327,7 @@ def write_report(path: Path) -> None:
         lines.append("")
     lines += [*NOTES, "", "Ways:", "", *(f"- {way}: {meaning}" for way, meaning in WAYS.items()), ""]
     write_text(path.with_suffix(".md"), "\n".join(lines))
-    write_text(path.with_suffix(".json"), json.dumps({"machine": machine, "cells": cells}, indent=1) + "\n")
+    write_json(path.with_suffix(".json"), {**where, "cells": cells})
 
 
 def benches(arguments: argparse.Namespace, temporary: Path) -> list[Bench]:
@@ -410,9 +386,7 @@ def main() -> None:
                     continue
                 row = run_cell(bench, way)
                 keras.backend.clear_session()
-                arguments.results.parent.mkdir(parents=True, exist_ok=True)
-                with arguments.results.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                append_line(arguments.results, row)
                 print(json.dumps(row), flush=True)
         cells = summarize(read_lines(arguments.results))
         if not arguments.quick:

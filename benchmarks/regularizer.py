@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -31,26 +32,25 @@ import numpy as np
 from tfprune.architectures import build_model
 from tfprune.architectures.files import load_model
 from tfprune.data.arrays import SegmentationArrays, load_arrays
-from tfprune.data.augmentation import build_augmentation
 from tfprune.data.branches import generate_branches
-from tfprune.data.pipeline import evaluation_batches, steps_per_epoch, training_batches
+from tfprune.data.pipeline import steps_per_epoch
 from tfprune.data.sets import open_set
 from tfprune.keras import keras, tf
-from tfprune.objectives.counts import count_confusion
 from tfprune.objectives.losses import build_loss
-from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.cloning import copy_weights
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.graph import prunable_kernel
 from tfprune.pruning.masking import filters_last
-from tfprune.pruning.norms import reestimate_batch_norm
 from tfprune.pruning.schedules import build_schedule
 from tfprune.pruning.selection import select_layers
 from tfprune.records import atomic_path, write_json, write_text
 from tfprune.regularization.attaching import regularize_model
-from tfprune.run.folder import cpu_name
-from tfprune.training.optimizers import build_learning_rate, build_optimizer
-from tfprune.training.stage import fit_stage, set_determinism
+from tfprune.training.stage import set_determinism
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.results import FOLDER, append_line, measured, read_lines
+from benchmarks.training import measure_class_iou, settle_norms, train
 
 METHODS = ("dense", "orthogonality", "gradients", "both", "l2", "gamma_l1", "group_lasso")
 TITLES = {
@@ -72,7 +72,7 @@ CANDIDATES: dict[str, tuple[float, ...]] = {
 }
 SETS = ("branches", "corrosion_field")
 SPARSITIES = (0.0, 0.5, 0.9)
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "regularizer.jsonl"
+RESULTS = FOLDER / "regularizer.jsonl"
 BATCH, SEARCH_SEED, JUDGED_IMAGES = 8, 100, 64
 CELL = ("set", "seed", "width", "method", "sparsity")
 
@@ -124,29 +124,6 @@ def load_sets(
     return sets
 
 
-def train(
-    model: Any, data: dict[str, SegmentationArrays], epochs: int, *, rate: float, seed: int, **settings: Any
-) -> None:
-    """Train with flips, cross entropy + Dice, Adam on a cosine; the best epoch on validation stays."""
-    pictures = data["train"]
-    steps = steps_per_epoch(len(pictures), BATCH)
-    augment = build_augmentation(["HorizontalFlip", "VerticalFlip"], size=pictures.images.shape[1:3])
-    fit_stage(
-        model,
-        lambda first: training_batches(
-            pictures, batch_size=BATCH, epochs=epochs, first_epoch=first, seed=seed, augment=augment
-        ),
-        epochs=epochs,
-        steps_per_epoch=steps,
-        loss=build_loss([{"cross_entropy": {}}, {"dice": {}}]),
-        optimizer=build_optimizer("adam", build_learning_rate("cosine", rate, total_steps=epochs * steps)),
-        validation=evaluation_batches(data["val"], batch_size=BATCH),
-        metrics=[MeanIoU(2)],
-        seed=seed,
-        **settings,
-    )
-
-
 def regularize(net: Any, method: str, strengths: Strengths) -> Any:
     """Return the net as it is trained by a method."""
     if method == "dense":
@@ -181,7 +158,7 @@ def trained_net(cell: Cell, data: dict[str, SegmentationArrays], plan: Plan, str
             norm_momentum=0.9,
         )
         model = regularize(net, cell.method, strengths)
-        train(model, data, plan.dense, rate=plan.rate, seed=cell.seed)
+        train(model, data, plan.dense, rate=plan.rate, seed=cell.seed, batch_size=BATCH)
         if model is not net:
             copy_weights(model, net)
         with atomic_path(path) as temporary:
@@ -201,18 +178,11 @@ def masked_net(net: Any, cell: Cell, data: dict[str, SegmentationArrays], plan: 
     )
     controller = MaskController(regularize(net, cell.method, strengths), schedule, granularity="filter")
     epochs = plan.ramp + plan.fixed
-    train(controller.model, data, epochs, rate=plan.rate, seed=1000 + cell.seed, best_from_epoch=plan.ramp)
+    settings = {"rate": plan.rate, "seed": 1000 + cell.seed, "best_from_epoch": plan.ramp}
+    train(controller.model, data, epochs, batch_size=BATCH, **settings)
     plain = controller.strip()
-    pictures = data["train"].images.astype(np.float32)
-    reestimate_batch_norm(plain, (pictures[i : i + 32] for i in range(0, len(pictures) - 31 or 1, 32)))
+    settle_norms(plain, data["train"])
     return plain
-
-
-def judge_iou(model: Any, pictures: SegmentationArrays) -> float:
-    """Return the IoU of class 1 over all pictures."""
-    predicted = model.predict(pictures.images.astype(np.float32), batch_size=BATCH, verbose=0).argmax(-1)
-    confusion = count_confusion(pictures.masks, predicted.astype(np.uint8), 2)
-    return float(confusion[1, 1] / max(1, confusion[1].sum() + confusion[:, 1].sum() - confusion[1, 1]))
 
 
 def measure_redundancy(model: Any) -> float:
@@ -261,13 +231,11 @@ def run_cell(
     return {
         **{name: getattr(cell, name) for name in CELL},
         "strengths": strengths_of(cell.method, strengths),
-        "iou": round(judge_iou(net, data["test"]), 5),
+        "iou": round(measure_class_iou(net, data["test"], batch_size=BATCH), 5),
         "redundancy": round(measure_redundancy(net), 5),
         "near_zero_gradients": round(measure_near_zero(net, data["train"]), 5),
         "epochs": plan.dense + (plan.ramp + plan.fixed if cell.sparsity else 0),
         "seconds": round(time.perf_counter() - begin, 1),
-        "date": time.strftime("%Y-%m-%d"),
-        "cpu": cpu_name(),
     }
 
 
@@ -283,10 +251,12 @@ def search(sets: Mapping[str, dict[str, SegmentationArrays]], plan: Plan, width:
                 set_determinism(SEARCH_SEED)
                 cell, strengths = Cell(name, SEARCH_SEED, width, method, 0.5), {method: strength}
                 net = trained_net(cell, data, short, strengths, folder)
-                whole = judge_iou(net, data["val"])
-                half = judge_iou(masked_net(net, cell, data, short, strengths), data["val"])
+                nets = (net, masked_net(net, cell, data, short, strengths))
+                whole, half = (measure_class_iou(one, data["val"], batch_size=BATCH) for one in nets)
                 row = {"set": name, "width": width, "method": method, "strength": strength}
-                append_line(path, {**row, "val_iou": round(whole, 5), "val_iou_half": round(half, 5)})
+                row |= {"val_iou": round(whole, 5), "val_iou_half": round(half, 5)}
+                append_line(path, row)
+                print(json.dumps(row), flush=True)
                 keras.backend.clear_session()
 
 
@@ -303,19 +273,6 @@ def found_strengths(rows: Sequence[dict[str, Any]], name: str, width: int) -> di
 
 def _searched(row: dict[str, Any]) -> float:
     return row["val_iou"] + row["val_iou_half"]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of finished work."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
-def append_line(path: Path, row: dict[str, Any]) -> None:
-    """Add a line of finished work, and show it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps(row) + "\n")
-    print(json.dumps(row), flush=True)
 
 
 def search_path(results: Path) -> Path:
@@ -347,14 +304,13 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def write_report(results: Path) -> None:
     """Write the page for people and the figures for machines, beside the finished cells."""
     rows, searched = read_lines(results), read_lines(search_path(results))
-    cells = summarize(rows)
-    plan, dates = Plan(), sorted({row["date"] for row in rows})
-    machines = ", ".join(sorted({row["cpu"] for row in rows}))
+    cells, plan, where = summarize(rows), Plan(), measured(rows)
+    machine = where["machine"]
     lines = [
         "# What the composite regularizer buys, before and after pruning",
         "",
         "`python benchmarks/regularizer.py --search --data DIR/corrosion_field`, then the same without `--search`",
-        f"({' to '.join(dict.fromkeys([dates[0], dates[-1]])) if dates else 'not run yet'}; {machines}; other work ran",
+        f"({where['date']}; {machine['cpu']}; TensorFlow {machine['tensorflow']}; other work ran",
         f"beside it, which no figure here depends on). Finished cells: [{results.name}]({results.name}); figures for",
         f"machines: [{results.stem}.json]({results.stem}.json); `--report` writes this page from the cells.",
         "",
@@ -379,7 +335,7 @@ def write_report(results: Path) -> None:
         ]
         lines.append("")
     write_text(results.with_suffix(".md"), "\n".join(lines))
-    write_json(results.with_suffix(".json"), {"cells": cells, "search": searched, "dates": dates, "cpu": machines})
+    write_json(results.with_suffix(".json"), {**where, "cells": cells, "search": searched})
 
 
 def _table(name: str, width: int, cells: Sequence[dict[str, Any]]) -> list[str]:
@@ -489,7 +445,9 @@ def run_cells(
                     if tuple(getattr(cell, part) for part in CELL) in done:
                         continue
                     set_determinism(seed)
-                    append_line(arguments.results, run_cell(cell, data, plan, found, arguments.nets))
+                    row = run_cell(cell, data, plan, found, arguments.nets)
+                    append_line(arguments.results, row)
+                    print(json.dumps(row), flush=True)
                     keras.backend.clear_session()
 
 

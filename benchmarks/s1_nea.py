@@ -18,13 +18,13 @@ import math
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, measured, read_lines, stamped  # noqa: E402
 from tfprune.recipe import check_recipe, load_recipe  # noqa: E402
 from tfprune.recipe.sections import Recipe  # noqa: E402
 from tfprune.records import plain, read_json, write_json, write_text  # noqa: E402
@@ -33,7 +33,7 @@ from tfprune.search.trials import load_trials  # noqa: E402
 
 NAME = "s1_nea"
 RECIPE = "s1_nea_small"
-RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
+RESULTS = FOLDER / f"{NAME}.json"
 COMMAND = f"python benchmarks/{NAME}.py --data DIR/nea"
 SCORE = "micro_imagewise_iou"
 SPARSITIES = ("0.2", "0.5", "0.9")
@@ -175,15 +175,14 @@ def _control(split: str, kind: str, architecture: str = "") -> dict[str, Any]:
 
 def load_lines() -> list[dict[str, Any]]:
     """Return the results that were recorded earlier."""
-    path = RESULTS.with_suffix(".jsonl")
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return read_lines(RESULTS.with_suffix(".jsonl"))
 
 
 def add_lines(found: Sequence[dict[str, Any]]) -> None:
     """Add results to the .jsonl; what is there already stays as it is."""
     lines = load_lines()
     known = {tuple(line[name] for name in KEY) for line in lines}
-    lines += [plain(line) for line in found if tuple(line[name] for name in KEY) not in known]
+    lines += [stamped(plain(line)) for line in found if tuple(line[name] for name in KEY) not in known]
     write_text(RESULTS.with_suffix(".jsonl"), "".join(f"{json.dumps(line)}\n" for line in lines))
 
 
@@ -196,7 +195,7 @@ def record(out: Path, machine: dict[str, Any] | None = None) -> dict[str, Any]:
         add_lines(list(cells_of(split, folder)))
     earlier = read_json(RESULTS) if RESULTS.exists() else {}
     lines = load_lines()
-    head = {"command": COMMAND, "date": date.today().isoformat(), "machine": machine or earlier.get("machine")}
+    head = {"command": COMMAND, "date": measured(lines)["date"], "machine": machine or earlier.get("machine")}
     figures = {"seed": load_recipe(RECIPE).seed, **summarize(lines, "random"), "block": summarize(lines, "block")}
     write_json(RESULTS, {**head, **figures})
     write_text(RESULTS.with_suffix(".md"), describe({**head, **figures}))

@@ -26,6 +26,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, page_head  # noqa: E402
 from tfprune.data.sets import open_set  # noqa: E402
 from tfprune.recipe import check_search, load_recipe  # noqa: E402
 from tfprune.recipe.sections import Recipe  # noqa: E402
@@ -39,7 +40,7 @@ from tfprune.search.searching import Task, search  # noqa: E402
 from tfprune.search.trials import find_broken, find_limits, load_trials  # noqa: E402
 
 NAME = "search_corrosion_field"
-RESULTS = ROOT / "docs" / "results" / f"{NAME}.json"
+RESULTS = FOLDER / f"{NAME}.json"
 COMMAND = f"python benchmarks/{NAME}.py --data DIR/corrosion_field"
 DEFAULTS: dict[str, dict[str, Any]] = {"default_width16": {}, "default_width12": {"architecture.width": 12}}
 """The recipe as it is written, and at the greatest width that the search may choose."""
@@ -118,14 +119,14 @@ def describe(
     defaults: dict[str, dict[str, float]],
 ) -> str:
     """Return the page for people."""
-    machine = head["machine"]
     lines = [
-        "# A search on corrosion photographs: 24 ways to prune a plain U-Net",
-        "",
-        f"Command: `{head['command']}` ({head['date']}, {machine['cpu']}, {machine['cores']} cores, TensorFlow "
-        f"{machine['tensorflow']}, seed {head['seed']}).",
-        f"Figures for machines: [{RESULTS.name}]({RESULTS.name}), trials: "
-        f"[{RESULTS.with_suffix('.jsonl').name}]({RESULTS.with_suffix('.jsonl').name}).",
+        *page_head(
+            "A search on corrosion photographs: 24 ways to prune a plain U-Net",
+            head,
+            RESULTS,
+            note=f"seed {head['seed']}",
+        )[:-1],
+        f"Trials: [{NAME}.jsonl]({NAME}.jsonl).",
         "",
         "[The recipe](../../tfprune/recipes/search_corrosion_field.yaml) varies width, sparsity, criterion, the",
         "schedule and learning rate of the pruning stage, proposed at random, under constraints on the int8 file and",

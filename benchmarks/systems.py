@@ -26,12 +26,13 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.results import FOLDER, append_line, read_lines  # noqa: E402
 from tfprune.keras import keras  # noqa: E402
 from tfprune.recipe import load_recipe  # noqa: E402
 from tfprune.records import plain, read_json, write_json, write_text  # noqa: E402
 from tfprune.run import run_recipe  # noqa: E402
 
-RESULTS = ROOT / "docs" / "results" / "systems_small.jsonl"
+RESULTS = FOLDER / "systems_small.jsonl"
 SCORES = ("mean_iou", "iou", "dice", "sensitivity", "specificity", "pixel_accuracy", "balanced_accuracy", "error")
 SIZES = ("file_bytes", "gzip_bytes", "parameters", "nonzero_parameters", "macs")
 SEEDS: dict[str, tuple[int, ...]] = {"s2_wells": (0, 1, 2)}
@@ -160,11 +161,6 @@ def _rounds(folder: Path, recipe: Any) -> list[dict[str, float]]:
     return [{"sparsity": float(row["sparsity"]), "val_mean_iou": float(row["val_mean_iou"])} for row in kept]
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a file of finished cells."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def run_cells(parts: Sequence[str], *, data: Path | None, out: Path, results: Path) -> None:
     """Run every cell that has no line yet; the first seed of all nets of a part comes first."""
     done = {(row["part"], row["net"], row["seed"]) for row in read_lines(results)}
@@ -176,8 +172,7 @@ def run_cells(parts: Sequence[str], *, data: Path | None, out: Path, results: Pa
                 if net.data and data is None:
                     raise SystemExit(f"{part} needs --data DIR, a folder that holds {net.data}")
                 row = run_cell(part, key, seed, data=data, out=out)
-                with results.open("a", encoding="utf-8") as stream:
-                    stream.write(json.dumps(row) + "\n")
+                append_line(results, row)
                 print(f"{part} {key} {seed}: {_means(row)}", flush=True)
 
 
