@@ -38,7 +38,7 @@ def commands() -> None:
     """Get Keras segmentation networks onto small devices.
 
     Prune, shrink, quantize, export to TFLite, and see on the exported file
-    what was won and lost. Start with: tfprune demo
+    what was gained and what was lost. Start with: tfprune demo
     """
 
 

@@ -14,7 +14,7 @@ _SHOWN_FILES = 20
 
 @click.group()
 def data() -> None:
-    """Look at a folder of pictures and masks before training on it."""
+    """Check a folder of pictures and masks, or convert float patches."""
 
 
 @data.command("check")
@@ -22,7 +22,7 @@ def data() -> None:
 @click.option("--classes", type=NAMES, metavar="NAMES", help="Class names, comma-separated; default: dataset.json.")
 @click.option("--ignore-index", type=int, help="Mask id that is neither trained on nor judged.")
 @click.option("--split-file", help="JSON with lists of file stems per split, inside DIR.")
-@click.option("--group-pattern", metavar="REGEX", help="Its first group in a file's stem names the group.")
+@click.option("--group-pattern", metavar="REGEX", help="Its first capture group, in a file's stem, names the group.")
 def check(
     folder: Path,
     classes: tuple[str, ...] | None,
@@ -32,8 +32,8 @@ def check(
 ) -> None:
     """Find unreadable, mismatched and leaking files in DIR.
 
-    Prints pairs, sizes and class shares. Findings leave with exit code 1;
-    look-alike pictures across splits are a warning.
+    Prints pairs, sizes and class shares. Exit code 1 when there are findings;
+    pictures that look alike across splits are only a warning.
     """
     from tfprune.data import check_folder
     from tfprune.errors import FindingError
@@ -55,7 +55,7 @@ def check(
                 click.echo(f"    also: {shown}" + (" ..." if len(more) > _SHOWN_FILES else ""))
     if checked.findings:
         count = len(checked.findings)
-        raise FindingError(f"{folder}: {count} finding{'s' if count > 1 else ''}; mend them before training")
+        raise FindingError(f"{folder}: {count} finding{'s' if count > 1 else ''}; fix them before training")
     click.echo(f"{folder}: no findings")
 
 
@@ -65,15 +65,19 @@ def check(
 @click.option(
     "--classes", type=NAMES, metavar="NAMES", default="background,corrosion", show_default=True, help="Class names."
 )
-@click.option("--group-pattern", metavar="REGEX", help="Its first group in a name stays together; default: well_N.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which groups are held out.")
+@click.option(
+    "--group-pattern", metavar="REGEX", help="Its first capture group names what stays in one split; default: well_N."
+)
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides which groups are held out."
+)
 def convert(folder: Path, out: Path, classes: tuple[str, ...], group_pattern: str | None, seed: int) -> None:
     """Turn patches of floats in DIR (.npy, .csv) into a set in OUT.
 
     DIR holds images/*.npy and masks.csv. Every position of a patch is
-    scaled by the median and the quartiles of the sound train patches;
-    corrupt ones (a value below -100) are left out of train, and black
-    elsewhere.
+    scaled by the median and the quartiles of the intact train patches.
+    Corrupt patches (with a value below -100) are left out of train and
+    become black elsewhere.
     """
     from tfprune.data import open_set
     from tfprune.data.patches import GROUP_PATTERN, convert_patches

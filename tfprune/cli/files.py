@@ -10,6 +10,8 @@ import click
 from tfprune.cli.given import describe_calibration, describe_kept, picture_size, tflite_files
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
+    FILE,
+    FOLDER,
     HEAD,
     MIN_PIXELS,
     MODEL,
@@ -27,29 +29,30 @@ from tfprune.cli.options import (
     refuse_options,
 )
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_DIR = click.Path(file_okay=False, path_type=Path)
-
 
 @click.command()
 @click.argument("model", type=MODEL)
 @click.option("--scheme", default="int8", show_default=True, help="Number formats; see `tfprune list schemes`.")
 @click.option("--head", default="probabilities", show_default=True, help="Output; see `tfprune list heads`.")
 @click.option("--sparse", is_flag=True, help="Store mostly-zero weights without their zeros.")
-@click.option("--resize-v2", is_flag=True, help="Resizes as older Coral compilers read them; bilinear ones change.")
-@click.option("--data", type=_DIR, help="Folder whose train pictures calibrate integer schemes.")
+@click.option(
+    "--resize-v2", is_flag=True, help="Write resizes for older Coral compilers; bilinear ones shift a little."
+)
+@click.option("--data", type=FOLDER, help="Folder whose train pictures calibrate integer schemes.")
 @click.option(
     "--classes", type=NAMES, metavar="NAMES", help="Class names, comma-separated; default: dataset.json of --data."
 )
 @click.option(
     "--calibration-images", type=click.IntRange(8), help="Calibration pictures; default: until the ranges settle."
 )
-@click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at either end of its range.")
-@click.option("--keep-float", default=0, type=click.IntRange(0), help="Operators of int8 to compute in float instead.")
+@click.option("--clip", default=0.0, help="Share of a tensor's values to leave out at each end of its range.")
+@click.option(
+    "--keep-float", default=0, type=click.IntRange(0), help="How many int8 operators to compute in float instead."
+)
 @SIZE
 @SCALE
 @OFFSET
-@click.option("--out", type=_FILE, help="The .tflite to write; default: beside MODEL.")
+@click.option("--out", type=FILE, help="The .tflite to write; default: beside MODEL.")
 @click.option("--c-array", is_flag=True, help="Also write sources for TFLite Micro, in a folder beside the file.")
 @TRUST
 def export(
@@ -149,9 +152,17 @@ def _write_sources(file: Path) -> None:
 @click.command()
 @click.argument("model", type=MODEL)
 @click.argument("images", metavar="IMAGES...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", default="predictions", show_default=True, type=_DIR)
-@click.option("--overlap", type=int, metavar="PIXELS", help="Cut pictures into tiles that overlap, do not scale them.")
-@click.option("--with", "others", multiple=True, type=MODEL, help="Answer by the mean of both; repeatable.")
+@click.option("--out", default="predictions", show_default=True, type=FOLDER)
+@click.option(
+    "--overlap", type=int, metavar="PIXELS", help="Cut pictures into tiles with this overlap instead of scaling them."
+)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=MODEL,
+    help="Another model, whose probabilities are averaged with MODEL's; repeatable.",
+)
 @MIN_PIXELS
 @RANDOM_WALKER
 @BLANK_IS_EMPTY
@@ -183,14 +194,14 @@ def predict(
     head: str | None,
     trust: bool,
 ) -> None:
-    """Write a .tflite MODEL's masks and overlays of IMAGES.
+    """Write masks and overlays of IMAGES with a .tflite MODEL.
 
     IMAGES are pictures, videos (with OpenCV; frame by frame) or folders of
     them. Masks are index PNGs (pixel = class id) of the picture's own size;
     overlays show them on the picture. MODEL may be a Keras model. --scale,
     --offset and --head say what a .tflite of another tool takes and gives.
 
-    What cannot be read is named and left out: then the exit code is 1.
+    Files that cannot be read are named and left out; then the exit code is 1.
     """
     from tfprune.data.faults import FileFault
     from tfprune.errors import FindingError

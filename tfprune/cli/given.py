@@ -63,7 +63,9 @@ def with_float_curve(
     from tfprune.export.noise import KeptFloat
 
     if not (model.is_dir() or model.suffix in SUFFIXES):
-        raise InputError(f"--keep-float makes int8 files of a Keras model, and {model} is none; give the .keras file")
+        raise InputError(
+            f"--keep-float makes int8 files of a Keras model, and {model} is not one; give the .keras file"
+        )
     loaded = load_model(model, trust=trust)
     taken, channels = picture_size(model, loaded, size), picture_shape(loaded)[-1]
     names, train = read_calibration(data, size=taken, channels=channels, split_file=split_file)

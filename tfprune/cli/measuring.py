@@ -11,6 +11,8 @@ import click
 from tfprune.cli.given import tflite_files, with_float_curve
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
+    FILE,
+    FOLDER,
     HEAD,
     MIN_PIXELS,
     MODEL,
@@ -25,22 +27,22 @@ from tfprune.cli.options import (
     read_foreign,
 )
 
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_DIR = click.Path(file_okay=False, path_type=Path)
 _USUAL_DROP = 0.01
 
 
 @click.command()
 @click.argument("files", metavar="FILES...", nargs=-1, required=True, type=MODEL)
-@click.option("--data", required=True, type=_DIR, help="Folder with the pictures and masks to judge on.")
-@click.option("--against", type=MODEL, metavar="DENSE", help="What FILES are held against, such as the dense net.")
+@click.option("--data", required=True, type=FOLDER, help="Folder with the pictures and masks to judge on.")
+@click.option("--against", type=MODEL, metavar="DENSE", help="Model to compare FILES with, such as the dense net.")
 @click.option("--split", default="test", show_default=True, type=click.Choice(["train", "val", "test"]))
 @click.option("--split-file", help="JSON with lists of file stems per split, inside --data.")
-@click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below.")
-@click.option("--max-drop", type=float, help="Exit 1 when it is lower than DENSE's by more; default: .01.")
-@click.option("--min-agreement", type=click.FloatRange(0, 1), help="Exit 1 when fewer pixels are as DENSE has them.")
+@click.option("--min-iou", type=click.FloatRange(0, 1), help="Exit 1 when a file's mean IoU is below this.")
+@click.option("--max-drop", type=float, help="Exit 1 when it is lower than DENSE's by more than this; default: .01.")
 @click.option(
-    "--keep-float", type=click.IntRange(1), help="Judge int8 files of one Keras MODEL, 0 to K operators float."
+    "--min-agreement", type=click.FloatRange(0, 1), help="Exit 1 when a smaller share of pixels has DENSE's class."
+)
+@click.option(
+    "--keep-float", type=click.IntRange(1), help="Judge int8 files of one Keras MODEL with 0 to K operators in float."
 )
 @click.option("--together", is_flag=True, help="Also judge the mean of the FILES' probabilities.")
 @MIN_PIXELS
@@ -48,10 +50,12 @@ _USUAL_DROP = 0.01
 @BLANK_IS_EMPTY
 @click.option("--scores", "show_scores", is_flag=True, help="Print sensitivity, specificity and more per class.")
 @RUNTIME
-@click.option("--also", multiple=True, metavar="RUNTIME", help="Classify there too, for the agreement; repeatable.")
+@click.option(
+    "--also", multiple=True, metavar="RUNTIME", help="Also classify with this runtime and compare; repeatable."
+)
 @RUNTIME_PYTHON
 @THREADS
-@click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
+@click.option("--json", "json_file", type=FILE, help="Also write the record as JSON.")
 @SIZE
 @SCALE
 @OFFSET
@@ -85,9 +89,9 @@ def verify(
 ) -> None:
     """Judge .tflite FILES on a split: quality, size, latency.
 
-    The latency ratios are against the first file, or DENSE, measured
-    interleaved. A Keras model is judged as the float32 .tflite that is made of
-    it (int8 when it learnt its rounding). Exit code 1 when a bound is not kept.
+    Latency is measured with the files taking turns, and compared with the first
+    file or with DENSE. A Keras model is exported first, as float32 (as int8 if
+    it was trained with rounding). Exit code 1 when a bound is not kept.
 
     --keep-float K says where a Keras model's int8 file loses its signal, and
     judges files with 0 to K of those operators in float32. --scale, --offset
@@ -146,11 +150,11 @@ def verify(
 
 @click.command()
 @click.argument("files", metavar="FILES...", nargs=-1, required=True, type=MODEL)
-@click.option("--runs", default=50, show_default=True, type=click.IntRange(3), help="Rounds that count.")
+@click.option("--runs", default=50, show_default=True, type=click.IntRange(3), help="Rounds to measure.")
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
-@click.option("--json", "json_file", type=_FILE, help="Also write the record as JSON.")
+@click.option("--json", "json_file", type=FILE, help="Also write the record as JSON.")
 @SIZE
 @TRUST
 def bench(
@@ -165,9 +169,9 @@ def bench(
 ) -> None:
     """Time .tflite FILES against the first one, taking turns.
 
-    Medians over the rounds, and the ratio within each round with its 10th to
-    90th percentile. A Keras model is timed as the float32 .tflite made of it
-    (int8 when it learnt its rounding).
+    Prints medians over the rounds, and the ratio within a round with its 10th
+    and 90th percentile. A Keras model is exported first, as float32 (as int8 if
+    it was trained with rounding).
     """
     from rich.console import Console
 

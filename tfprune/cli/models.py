@@ -8,15 +8,12 @@ from typing import Any
 import click
 
 from tfprune.cli.given import picture_size
-from tfprune.cli.options import MODEL, SIZE, TRUST, refuse_options
-
-_FILE = click.Path(dir_okay=False, path_type=Path)
-_DIR = click.Path(file_okay=False, path_type=Path)
+from tfprune.cli.options import FILE, FOLDER, MODEL, SIZE, TRUST, refuse_options
 
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.option("--data", required=True, type=_DIR, help="Folder of the pictures and masks.")
+@click.option("--data", required=True, type=FOLDER, help="Folder of the pictures and masks.")
 @click.option("--sparsity", default=0.8, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @click.option("--epochs", default=8, show_default=True, type=click.IntRange(1), help="Epochs of the ramp.")
 @click.option("--fine-tune-epochs", default=12, show_default=True, type=click.IntRange(0))
@@ -27,7 +24,7 @@ _DIR = click.Path(file_okay=False, path_type=Path)
 @click.option("--scope", help="layer or global; default: global, for the granularities weight and block.")
 @click.option("--learning-rate", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
-@click.option("--out", default="runs", show_default=True, type=_DIR)
+@click.option("--out", default="runs", show_default=True, type=FOLDER)
 @click.option("--name", help="Name of the run folder; default: MODEL's, with _pruned.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other key of a recipe.")
 @SIZE
@@ -45,7 +42,7 @@ def prune(
     """Prune a trained Keras MODEL with masks and verify the files.
 
     MODEL takes pixels 0..255. It ends in logits, a softmax or a sigmoid. The
-    result is a run folder as that of `tfprune run`, with the recipe in it.
+    result is a run folder like that of `tfprune run`, with the recipe in it.
     """
     from tfprune.architectures.files import load_model
     from tfprune.cli.runs import start_run
@@ -70,16 +67,24 @@ def prune(
 @click.command()
 @click.argument("model", type=MODEL)
 @click.option("--ratio", type=click.FloatRange(0, 1, min_open=True, max_open=True), help="Fraction to remove.")
-@click.option("--budget", metavar="BOUNDS", help='What may remain, such as "file_bytes<=200KiB, macs<=0.5x".')
-@click.option("--scheme", default="int8", show_default=True, help="Number format that bounds on bytes and ms mean.")
-@click.option("--plan", "plan_file", type=_FILE, help="Follow a plan written before, perhaps edited since.")
+@click.option("--budget", metavar="BOUNDS", help='Bounds on what remains, such as "file_bytes<=200KiB, macs<=0.5x".')
+@click.option("--scheme", default="int8", show_default=True, help="Number format whose bytes and ms a --budget bounds.")
+@click.option("--plan", "plan_file", type=FILE, help="Follow the plan in this file, which may have been edited.")
 @click.option("--criterion", default="magnitude", show_default=True, help="See `tfprune list criteria`.")
-@click.option("--scope", default="layer", show_default=True, help="layer: from every layer; global: one ranking.")
-@click.option("--multiple-of", default=8, show_default=True, type=click.IntRange(1), help="Widths layers are to have.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that stay whole (* and ?).")
+@click.option(
+    "--scope", default="layer", show_default=True, help="layer: a share of every layer; global: one ranking over all."
+)
+@click.option(
+    "--multiple-of",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Round channel counts to a multiple of this where possible.",
+)
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="Layers that keep all channels (* and ?).")
 @SIZE
 @click.option("--dry-run", is_flag=True, help="Print what would go, and write nothing.")
-@click.option("--out", type=_FILE, help="The .keras to write; default: MODEL's name with _shrunk.")
+@click.option("--out", type=FILE, help="The .keras to write; default: MODEL's name with _shrunk.")
 @TRUST
 def shrink(
     model: Path,
@@ -99,7 +104,7 @@ def shrink(
     """Remove channels from a Keras MODEL, without training.
 
     Writes the smaller model, checked against the masked original, and the plan
-    as JSON beside it. Fine-tune it afterwards: the accuracy falls at first.
+    as JSON beside it. Fine-tune it afterwards: accuracy drops at first.
 
     How much goes is a ratio, a plan, or what a budget asks for: bounds on macs,
     parameters, file_bytes, gzip_bytes, activation_bytes, arena_bytes (of TFLite
@@ -117,9 +122,9 @@ def shrink(
         raise InputError('give one of --ratio FRACTION, --budget "file_bytes<=200KiB, macs<=0.5x" and --plan FILE')
     if plan_file:
         chosen = ("criterion", "scope", "multiple_of", "exclude", "scheme", "size")
-        refuse_options(chosen, "a plan says already what goes; edit it, or make a new one with --ratio or --budget")
+        refuse_options(chosen, "the plan already says what goes; edit it, or make a new one with --ratio or --budget")
     if ratio is not None:
-        refuse_options(("scheme",), "it says what the bounds of a --budget mean, and there is none")
+        refuse_options(("scheme",), "it says in which number format a --budget is measured, and no --budget is given")
     look_up("scheme", scheme, SCHEMES, "--scheme")
     options = {"scope": scope, "multiple_of": multiple_of, "exclude": exclude}
     selection = Selection(budget=budget, **options) if budget is not None else Selection(ratio=ratio, **options)

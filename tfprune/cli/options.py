@@ -46,7 +46,9 @@ class _Numbers(click.ParamType):
         try:
             values = tuple(_number(part) for part in value.split(","))
         except (ValueError, ZeroDivisionError):
-            self.fail(f"{value!r} is not a number or a quotient of two, such as 1/255, nor several between commas")
+            self.fail(
+                f"{value!r} is not a number or a quotient of two, such as 1/255, nor several, separated by commas"
+            )
         return values[0] if len(values) == 1 else values
 
 
@@ -59,9 +61,9 @@ NAMES = _Names()
 """Names between commas, without the spaces around them."""
 
 _NUMBERS = _Numbers()
-SCALE = click.option("--scale", type=_NUMBERS, help="Model takes pixels * scale + offset, such as 1/255.")
+SCALE = click.option("--scale", type=_NUMBERS, help="The model expects pixels * scale + offset; for example 1/255.")
 OFFSET = click.option("--offset", type=_NUMBERS, help="One number, or one per channel.")
-HEAD = click.option("--head", metavar="HEAD", help="Output of another tool's .tflite: probabilities or logits.")
+HEAD = click.option("--head", metavar="HEAD", help="What another tool's .tflite returns: probabilities or logits.")
 
 
 def read_preprocessing(scale: Any, offset: Any) -> tuple[Any, Any] | None:
@@ -80,8 +82,8 @@ def read_foreign(files: Sequence[Path], scale: Any, offset: Any, head: str | Non
 
     if all(read_card(path) for path in files):
         reason = (
-            "for .tflite files of other tools; those of tfprune say it themselves, and what a Keras model takes, "
-            "`tfprune export MODEL --scale --offset` puts into its file"
+            "for .tflite files of other tools; those of tfprune say it themselves, and for a Keras model "
+            "`tfprune export MODEL --scale --offset` puts it into the file"
         )
         refuse_options(("scale", "offset", "head"), reason)
     return Foreign(read_preprocessing(scale, offset), head)
@@ -89,9 +91,11 @@ def read_foreign(files: Sequence[Path], scale: Any, offset: Any, head: str | Non
 
 MODEL = click.Path(path_type=Path)
 """A Keras model: a file, or the folder of a SavedModel."""
+FILE = click.Path(dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 
-TRUST = click.option("--trust", is_flag=True, help="Run code in the model file, such as Lambda layers.")
-SIZE = click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size of a model that takes any.")
+TRUST = click.option("--trust", is_flag=True, help="Allow code in the model file to run, such as Lambda layers.")
+SIZE = click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size, for a model that accepts any.")
 
 RUNTIME = click.option(
     "--runtime",
@@ -102,17 +106,17 @@ RUNTIME = click.option(
 RUNTIME_PYTHON = click.option(
     "--runtime-python",
     metavar="PATH",
-    help="Run inference in this Python, where it has the runtime; it needs numpy.",
+    help="Run inference in this other Python, which has the runtime and numpy.",
 )
 MIN_PIXELS = click.option(
-    "--min-pixels", default=0, type=click.IntRange(0), help="Regions of fewer pixels become class 0."
+    "--min-pixels", default=0, type=click.IntRange(0), help="Turn regions of fewer pixels into class 0."
 )
 RANDOM_WALKER = click.option(
     "--random-walker",
     nargs=2,
     type=float,
     metavar="LOW HIGH",
-    help="Let random walks decide between these probabilities.",
+    help="Decide pixels between these probabilities by random walks.",
 )
-BLANK_IS_EMPTY = click.option("--blank-is-empty", is_flag=True, help="Pictures of one single value are class 0.")
+BLANK_IS_EMPTY = click.option("--blank-is-empty", is_flag=True, help="Answer class 0 for pictures of a single value.")
 THREADS = click.option("--threads", default=1, show_default=True, type=click.IntRange(1))

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from tfprune.cli.options import TRUST
+from tfprune.cli.options import FILE, FOLDER, TRUST
 
-_OUT = click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+_OUT = click.option("--out", default="runs", show_default=True, type=FOLDER)
 
 
 @click.command()
@@ -49,9 +49,9 @@ def run(
 
 @click.command()
 @click.argument("folders", metavar="RUNS...", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The page to write.")
+@click.option("--out", type=FILE, help="The page to write.")
 def report(folders: tuple[Path, ...], out: Path | None) -> None:
-    """Write the page of a run again, or compare several."""
+    """Rewrite the report page of a run, or compare several runs."""
     from tfprune.report.comparison import write_comparison
     from tfprune.report.page import write_report
 
@@ -171,7 +171,7 @@ def start_run(
     from tfprune.run import is_done, run_recipe
 
     if is_done(out / loaded.name):
-        console.print("done before; showing its results (delete the folder to run it again)")
+        console.print("already done; showing its results (delete the folder to run it again)")
     with console.status("starting") as status:
 
         def say(text: str) -> None:

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import click
 
-from tfprune.cli.options import TRUST
-
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+from tfprune.cli.options import FILE, FOLDER, TRUST
 
 
 @click.group()
@@ -20,7 +18,7 @@ def search() -> None:
 @click.argument("recipe_file", metavar="RECIPE")
 @click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
 @click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
-@click.option("--out", default="runs", show_default=True, type=click.Path(file_okay=False, path_type=Path))
+@click.option("--out", default="runs", show_default=True, type=FOLDER)
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Trials at a time.")
 @click.option("--mlflow", metavar="URI", help="MLflow server that gets each trial as it ends.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as search.trials=12.")
@@ -67,7 +65,7 @@ def search_run(
 
 
 @search.command("show")
-@click.argument("folder", metavar="FOLDER", type=_FOLDER)
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
 def search_show(folder: Path) -> None:
     """Print the trade-off that the search in FOLDER found so far.
 
@@ -77,9 +75,9 @@ def search_show(folder: Path) -> None:
 
 
 @search.command("pick")
-@click.argument("folder", metavar="FOLDER", type=_FOLDER)
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
 @click.argument("asked", metavar="WHICH")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="The recipe; default: NAME_trial_N.yaml.")
+@click.option("--out", type=FILE, help="The recipe; default: NAME_trial_N.yaml.")
 def search_pick(folder: Path, asked: str, out: Path | None) -> None:
     """Write the recipe of a trial, which `tfprune run` runs.
 

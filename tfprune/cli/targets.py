@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli.given import EXPORTED, picture_size
-from tfprune.cli.options import MODEL, SIZE, TRUST, refuse_options
+from tfprune.cli.options import FILE, MODEL, SIZE, TRUST, refuse_options
 
 
 @click.command()
@@ -24,9 +24,9 @@ def lint(
 ) -> None:
     """Say which operators of MODEL map to a target, and which do not.
 
-    MODEL is a .tflite file, or a Keras model before or after training: it is
-    exported first, as `tfprune export` does. Exit code 1 when something falls
-    back.
+    MODEL is a .tflite file, or a Keras model before or after training, which is
+    exported first as `tfprune export` does. Exit code 1 when an operator falls
+    back to another processor.
     """
     from tfprune.errors import FindingError
     from tfprune.targets import find_target
@@ -53,7 +53,7 @@ def lint(
 @click.option("--budget", help='Such as "file_bytes<=200KiB, arena_bytes<=320KiB".')
 @click.option("--scheme", help="Number formats; default: the target's.")
 @click.option("--head", default="logits", show_default=True, help="Output; see `tfprune list heads`.")
-@click.option("--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write JSON.")
+@click.option("--json", "json_file", type=FILE, help="Also write JSON.")
 @SIZE
 @TRUST
 def advise(
@@ -66,12 +66,12 @@ def advise(
     size: tuple[int, int] | None,
     trust: bool,
 ) -> None:
-    """Say what each method would buy on a target, before any training.
+    """Estimate what each method would gain on a target, before training.
 
     Masks, removed channels, a coarser output and smaller pictures are tried on
     the Keras MODEL as it is: each variant is exported, and the file is measured
-    or handed to the target's compiler. What it does to the quality only
-    training tells.
+    or handed to the target's compiler. Only training tells what it does to the
+    quality.
     """
     from dataclasses import asdict
 
@@ -90,8 +90,8 @@ def advise(
     with tempfile.TemporaryDirectory() as folder, console.status("exporting and measuring variants"):
         advice = giving.advise(loaded, target, folder, scheme=scheme, head=head)
     console.print(_advice_table(model.name, advice))
-    console.print(f"2.0x: half of the dense net's. file, gzip, MACs: of the files. {advice.said}.")
-    console.print(f"Known of {target}: {find_target(target).pays}.")
+    console.print(f"2.0x means half of the dense net's. file, gzip and MACs are read from the files. {advice.said}.")
+    console.print(f"Known about {target}: {find_target(target).pays}.")
     for name, reason in advice.left_out.items():
         console.print(f"{name}: left out, {reason}")
     for line in giving.conclude(advice):
@@ -159,7 +159,7 @@ def _lines(name: str, verdict: Any, target: Any) -> list[str]:
         lines.append(f"a static check: as a whole it is {likely} to map; the target's compiler is not on PATH")
     if target.breaks_off and unmapped:
         first = min(verdict.unmapped)
-        lines.append(f"from number {first} on ({verdict.operators[first]}) nothing does: one part of the net maps")
+        lines.append(f"from number {first} on ({verdict.operators[first]}) nothing does: only one part of a net maps")
     for found, places in gathered(verdict.findings):
         lines += ["", f"{'falls back' if found.falls_back else 'wastes'}: {_subject(found, places)}"]
         lines += [f"  why      {found.reason}", f"  way out  {found.way_out}"]
