@@ -108,7 +108,7 @@ def test_clipped_ranges_leave_rare_values_out(tmp_path, pixels):
         ({"scheme": "int16x8", "keep_float": 1}, "scheme 'int16x8' has none"),
         ({"scheme": "int8", "keep_float": -1}, "keep_float is -1; give a number of operators"),
         ({"scheme": "int8", "clip": 0.5}, "clip is 0.5; give the share of values"),
-        ({"scheme": "float32", "clip": 0.001}, "here is no calibration"),
+        ({"scheme": "float32", "clip": 0.001}, "this file is not calibrated"),
     ],
 )
 def test_choices_without_a_meaning_are_refused(tmp_path, pixels, options, text):

@@ -22,8 +22,8 @@ def test_a_class_is_found_by_its_name():
     ("name", "message"),
     [
         ("antigravity:Fly", "import that module before"),
-        ("os:system", "no class with a config"),
-        ("subprocess:Popen", "no class with a config"),
+        ("os:system", "not a class with a config"),
+        ("subprocess:Popen", "not a class with a config"),
         ("tfprune.pruning.nothing:Ramp", "is not there"),
         ("tfprune.pruning.named:Nothing", "is not there"),
     ],

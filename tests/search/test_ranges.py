@@ -94,7 +94,7 @@ def test_values_go_to_their_paths_and_mappings_are_merged():
         ("  trials: 4", "  trials: 4\n  costs: {flash_bytes: 0.0}", "unknown cost 'flash_bytes'"),
         ("  trials: 4", "  trials: 4\n  scheme: int16x8", "export.schemes has float32, int8; add it there"),
         ("  trials: 4", "  trials: 4\n  constraints: file_byte<=1k", "did you mean 'file_bytes'"),
-        ("[8, 12]}", "[8, 12], when: {pruning.epochs: 2}}", "pruning.epochs is no range above this one"),
+        ("[8, 12]}", "[8, 12], when: {pruning.epochs: 2}}", "pruning.epochs is not a range above this one"),
         ("0.9}", "0.9, when: {architecture.width: 9}}", "when: architecture.width is never 9; its values are 8, 12"),
         ("architecture.width: {", "name: {", "name, about and search do not belong to that"),
         ("architecture.width: {", "loss.dice: {", "'loss' is not a section of the recipe"),

@@ -93,7 +93,7 @@ def screen(config: Any) -> None:
     for found in objects_in(config):
         module, kind = found.get("module") or "keras", found["class_name"]
         if not kind.startswith("__") and module != "keras" and not module.startswith(_MODULES):
-            raise InputError(f"the file names {module}.{kind}, which is no part of a Keras model. {WAY_OUT}")
+            raise InputError(f"the file names {module}.{kind}, which is not part of a Keras model. {WAY_OUT}")
 
 
 _MODELS = ("Functional", "Sequential", "Model")

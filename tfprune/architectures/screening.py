@@ -65,7 +65,7 @@ def refuse_strange_code(config: Any, path: Path) -> None:
             )
         called = _config(found).get("function") if kind in ("TFOpLambda", "SlicingOpLambda") else None
         if isinstance(called, str) and not _is_arithmetic(called):
-            raise InputError(f"{path}: layer '{_name(found)}' calls tf.{called}, which is no arithmetic. {_TRUST}")
+            raise InputError(f"{path}: layer '{_name(found)}' calls tf.{called}, which is not arithmetic. {_TRUST}")
 
 
 def _is_arithmetic(function: str) -> bool:

@@ -187,7 +187,9 @@ def _check_choices(scheme: str, *, is_learnt: bool, clip: float, keep_float: int
     if not 0 <= clip <= 0.01:
         raise InputError(f"clip is {clip}; give the share of values to leave out at either end, from 0 to .01")
     if clip and (is_learnt or not SCHEMES[scheme].calibrated):
-        raise InputError("clip changes ranges that calibration finds, and here is no calibration; leave it out")
+        raise InputError(
+            "clip changes the ranges that calibration finds, and this file is not calibrated; leave it out"
+        )
 
 
 def _checked_calibration(pictures: np.ndarray | None, shape: tuple[int, ...], scheme: str) -> np.ndarray:

@@ -31,7 +31,7 @@ def find_class(name: str) -> Any:
     except (ImportError, AttributeError, ValueError) as error:
         raise InputError(f"the model was saved with '{name}' (module:class), which is not there: {error}") from error
     if not isinstance(found, type) or not hasattr(found, "get_config"):
-        raise InputError(f"the model file names '{name}', which is no class with a config: the file is damaged")
+        raise InputError(f"the model file names '{name}', which is not a class with a config: the file is damaged")
     return found
 
 

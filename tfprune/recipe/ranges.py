@@ -100,7 +100,7 @@ def _condition_faults(search: Search, path: str) -> Iterator[str]:
     for parent, accepted in search.ranges[path].when.items():
         if parent not in earlier:
             yield (
-                f"when: {parent} is no range above this one; a condition names an earlier one: "
+                f"when: {parent} is not a range above this one; a condition names an earlier one: "
                 f"{', '.join(earlier) or 'there is none'}"
             )
             continue

@@ -75,22 +75,24 @@ class Data(Section):
     split_file: str | None = Field(None, description="JSON with lists of file stems per split, inside the data folder")
     group_pattern: str | None = Field(None, description="regular expression; its first group in a stem names the group")
     val_share: Share = Field(0.15, description="share of train held out where a set has no val part")
-    test_share: Share = Field(0.2, description="share held out where a set has no test part")
+    test_share: Share = Field(0.2, description="share of the pictures held out where a set has no test part")
     size: Size = Field(description="height and width that the net sees, pixels")
     load_size: Size | None = Field(None, description="height and width before a random crop to size; default: size")
     augment: list[str | dict[str, dict[str, Any]]] = Field(
         default=[], description="albumentations transforms, by name or as {name: {parameter: value}}"
     )
-    drop_empty: bool = Field(False, description="train on pictures alone that show another class than class 0")
+    drop_empty: bool = Field(False, description="train only on pictures that show another class than class 0")
     copies: list[_one_of("copy", COPIES)] = Field(
-        default=[], description="turned copies of all train pictures, beside the pictures themselves"
+        default=[], description="turned copies of all train pictures, in addition to the pictures themselves"
     )
     batch_size: Annotated[int, Field(ge=1)] = 8
 
     @model_validator(mode="after")
     def _holds_a_crop(self) -> Self:
         if self.load_size is not None and any(map(operator.lt, self.load_size, self.size)):
-            raise ValueError(f"load_size {self.load_size} cannot hold a crop of size {self.size}; give at least those")
+            raise ValueError(
+                f"load_size {self.load_size} cannot hold a crop of size {self.size}; give at least that size"
+            )
         return self
 
 
@@ -103,7 +105,8 @@ class Architecture(BaseModel):
         "softmax", description="softmax: one output per class; sigmoid: one output, for two classes"
     )
     width_ratio: Share | None = Field(
-        None, description="share of its channels that every layer has: the same net, narrower, its weights drawn anew"
+        None,
+        description="share of its channels that every layer keeps: the same net, narrower, with new random weights",
     )
 
     @model_validator(mode="after")
@@ -158,10 +161,10 @@ class DenseTraining(Training):
     """The training of the dense net."""
 
     unfreeze_every_epochs: Epochs | None = Field(
-        None, description="train the decoder alone first, and let a group of the encoder join every so many epochs"
+        None, description="train the decoder alone first; every so many epochs, a group of the encoder joins"
     )
     unfreeze_groups: Annotated[int, Field(ge=1)] = Field(
-        4, description="groups of the encoder, the deepest joins first"
+        4, description="groups of the encoder; the deepest joins first"
     )
     distribution: _one_of("distribution", DISTRIBUTIONS) | None = Field(
         None, description="training, pruning and fine_tuning on all GPUs, or on the workers of TF_CONFIG"
@@ -261,7 +264,7 @@ class Channels(Training):
     learning_rate: Annotated[float, Field(gt=0)] = 2e-3
     way: _one_of("way", WAYS) = Field("iterative", description="how channels go and accuracy comes back")
     rounds: Annotated[int, Field(ge=2)] | None = Field(
-        None, description="of iterative (default: as many as the work is halved, each with two epochs or more)"
+        None, description="for iterative (default: as many as the MACs are halved, each with two epochs or more)"
     )
     distillation: Distillation | None = Field(Distillation(), description="follow the dense net; null: do not")
 
@@ -269,23 +272,27 @@ class Channels(Training):
     budget: Budget | None = Field(
         None, description='what the smaller net may cost, such as "file_bytes<=200KiB, macs<=0.5x"'
     )
-    scheme: _one_of("scheme", SCHEMES) = Field("int8", description="number format that bounds on bytes and ms mean")
+    scheme: _one_of("scheme", SCHEMES) = Field("int8", description="number format whose bytes and ms a budget bounds")
     per_cost: Literal["macs", "parameters"] | None = Field(
         None, description="divide the importance of channels by what they cost"
     )
-    criterion: _one_of("criterion", CRITERIA) = Field("taylor", description="judges the channels of the trained net")
+    criterion: _one_of("criterion", CRITERIA) = Field(
+        "taylor", description="how the channels of the trained net are judged"
+    )
     schedule: _one_of("schedule", SCHEDULES) | None = Field(
-        None, description="of gradual: the curve on which masks close (default polynomial)"
+        None, description="for gradual: the curve on which masks close (default polynomial)"
     )
     ramp_epochs: Epochs | None = Field(
-        None, description="of gradual: epochs in which masks close (default half); the others train the smaller net"
+        None, description="for gradual: epochs in which masks close (default half); the others train the smaller net"
     )
     masked_by: _one_of("criterion", CRITERIA) | None = Field(
-        None, description="of gradual: chooses channels while masks close, as many as criterion leaves each layer"
+        None, description="for gradual: chooses channels while masks close; criterion says how many each layer keeps"
     )
     scope: _one_of("scope", SCOPES) = "global"
     sensitivity: bool = Field(False, description="weigh scores by the measured loss of masking half of coupled layers")
-    multiple_of: Annotated[int, Field(ge=1)] = Field(8, description="widths that layers are to have")
+    multiple_of: Annotated[int, Field(ge=1)] = Field(
+        8, description="round channel counts to a multiple of this where possible"
+    )
     min_channels: Annotated[int, Field(ge=1)] = 1
     include: list[str] = Field(default=["*"], description="patterns of layer names (* and ?)")
     exclude: list[str] = Field(default=[], description="patterns of layer names (* and ?) that stay whole")
@@ -336,12 +343,12 @@ class Export(Section):
 
     schemes: Annotated[list[_one_of("scheme", SCHEMES)], Field(min_length=1)] = Field(["float32", "int8"])
     head: _one_of("head", HEADS) = "probabilities"
-    resize_v2: bool = Field(False, description="resizes as older Coral compilers read them; bilinear ones change")
+    resize_v2: bool = Field(False, description="write resizes for older Coral compilers; bilinear ones shift a little")
     calibration_images: Annotated[int, Field(ge=8)] | None = Field(
-        None, description="train pictures for integer ranges; default: until more hardly widen them, at most 256"
+        None, description="train pictures that set integer ranges; default: until more hardly widen them, at most 256"
     )
     clip: Annotated[float, Field(ge=0, le=0.01)] = Field(
-        0.0, description="share of a tensor's values to leave out at either end of its range"
+        0.0, description="share of a tensor's values to leave out at each end of its range"
     )
     keep_float: Annotated[int, Field(ge=0)] = Field(
         0, description="operators of int8 files to compute in float32, those whose rounding costs most"
@@ -357,9 +364,9 @@ class Export(Section):
 class Verification(Section):
     """How the exported files are judged."""
 
-    runtime: _one_of("runtime", ("auto", *RUNTIMES)) = Field("auto", description="it judges and is timed")
+    runtime: _one_of("runtime", ("auto", *RUNTIMES)) = Field("auto", description="the runtime that judges and is timed")
     also: list[_one_of("runtime", tuple(RUNTIMES))] = Field(
-        default=[], description="further runtimes whose classes are compared; micro has its arena measured"
+        default=[], description="further runtimes whose classes are compared; with micro the arena is measured"
     )
     min_pixels: Annotated[int, Field(ge=0)] = Field(0, description="regions of fewer pixels are judged as class 0")
     random_walker: Annotated[list[Share], Field(min_length=2, max_length=2)] | None = Field(
@@ -397,9 +404,9 @@ class Recipe(Section):
     regularization: Regularization | None = None
     pruning: Pruning | None = None
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")
-    channels: Channels | None = Field(None, description="after the stages before it; zeros are not kept then")
+    channels: Channels | None = Field(None, description="comes after those stages; zeros of pruning are not kept")
     controls: list[_one_of("control", CONTROLS)] = Field(
-        default=[], description="nets to stand beside the shrunk one in every table"
+        default=[], description="nets shown beside the shrunk one in every table"
     )
     quantization: Quantization | None = Field(None, description="training of the last net for its int8 files")
     export: Export = Export()
@@ -444,7 +451,7 @@ class Recipe(Section):
         if self.regularization and self.regularization.ramp_epochs > first.epochs:
             raise ValueError(
                 f"regularization.ramp_epochs is {self.regularization.ramp_epochs}, and the first stage has "
-                f"{first.epochs} epochs; give at most those"
+                f"{first.epochs} epochs; give at most that many"
             )
         if bool(self.architecture) != bool(self.training):
             there, absent = ("architecture", "training") if self.architecture else ("training", "architecture")

@@ -17,7 +17,7 @@ COMPILER = "edgetpu_compiler"
 _MAPPED = "Mapped to Edge TPU"
 _BEHIND = "More than one subgraph is not supported"
 _WAYS_OUT = {
-    _BEHIND: "it stands behind the first operator that does not map; mend that one",
+    _BEHIND: "it comes after the first operator that does not map; fix that one",
     "Operation is working on an unsupported data type": "export with --scheme int8 --head logits",
     "Operation version not supported": "export with --resize-v2 where it is a resize, or take a newer compiler",
 }

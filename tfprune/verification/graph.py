@@ -116,7 +116,7 @@ def read_model_bytes(path: str | Path) -> bytes:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); give the path of a .tflite file") from error
     if data[4:8] != _IDENTIFIER:
-        kind = "is empty" if not data else "is no TensorFlow Lite model (the mark TFL3 is missing)"
+        kind = "is empty" if not data else "is not a TensorFlow Lite model (the identifier TFL3 is missing)"
         raise InputError(f"{path}: the file {kind}; give a .tflite file")
     return data
 
