@@ -59,6 +59,29 @@ def test_blocks_go_together():
     assert groups_of(lambda t: tf.nn.space_to_depth(t, 2)) == [1] * 8
 
 
+def leak(t):
+    return tf.where(t > 0, t, 0.1 * t)
+
+
+def gate(t):
+    larger = tf.reverse(t, axis=[1])
+    return tf.where(tf.logical_and(t > larger, larger > 0), larger, tf.zeros_like(t))
+
+
+def weigh_pairs(t):
+    pairs = tf.stack([t, 1.0 - t], axis=-1)
+    return tf.reduce_sum(tf.nn.relu(pairs) * tf.nn.softmax(pairs, axis=-1), axis=-1)
+
+
+@pytest.mark.parametrize("function", [leak, gate, weigh_pairs])
+def test_ops_one_by_one_leave_channels_apart(function):
+    image = layers.Input((8, 8, 3))
+    x = function(layers.Conv2D(8, 3, padding="same", name="first")(image))
+    removal = remove_channels(keras.Model(image, layers.Conv2D(2, 1, name="logits")(x)))
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 4
+
+
 COPIES = {
     "tile": lambda t: tf.tile(t, [1, 1, 1, 8]),
     "repeat": lambda t: tf.repeat(t, 8, axis=-1),

@@ -19,6 +19,10 @@ from tfprune.keras import tf
 
 def merge(call: Call) -> Any:
     """Add, multiply and their like: channel by channel; an operand with one channel stays as it is."""
+    if len({labels.shape for labels in call.inputs}) == 1:  # whatever axes the channels are on
+        for other in call.inputs[1:]:
+            call.unite(other, call.inputs[0])
+        return call.inputs[0]
     sides = [call.channels(index) for index in range(len(call.inputs))]
     widest = max(sides, key=len)
     for side in sides:

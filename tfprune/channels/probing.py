@@ -40,7 +40,11 @@ class Experiment:
     def __init__(self, call: Call) -> None:
         self.call = call
         self.rng = np.random.default_rng(0)
-        self.floats = [i for i, tensor in enumerate(call.tensors) if tensor.dtype.is_floating and len(tensor.shape)]
+        self.varied = [
+            i
+            for i, tensor in enumerate(call.tensors)
+            if (tensor.dtype.is_floating or tensor.dtype.is_bool) and len(tensor.shape)
+        ]
         self.inputs, self.outputs = self._start()
         self.summed: set[int] = set()
 
@@ -50,7 +54,7 @@ class Experiment:
         ends = [tuple(tensor.shape) for tensor in self.call.outputs]
         sizes = {shape[1:3] for shape in [*shapes, *ends] if len(shape) == 4 and shape[1:3] != (1, 1)}
         if len(sizes) == 1 and None not in (size := sizes.pop()) and min(size) > max(_SMALL):
-            small = [(shape[0], *_SMALL, shape[3]) if shape[1:3] == size else shape for shape in shapes]
+            small = [(shape[0], *_SMALL, *shape[3:]) if shape[1:3] == size else shape for shape in shapes]
             inputs = self._draw(small)
             outputs = self.run(inputs)
             wanted = [_SMALL if end[1:3] == size else end[1:3] for end in ends]
@@ -68,8 +72,9 @@ class Experiment:
     def _draw(self, shapes: list[tuple[int, ...]]) -> Arrays:
         arrays = []
         for index, (tensor, shape) in enumerate(zip(self.call.tensors, shapes, strict=True)):
-            if index in self.floats:
-                arrays.append(self.rng.normal(size=shape).astype(tensor.dtype.as_numpy_dtype))
+            if index in self.varied:
+                values = self.rng.normal(size=shape)
+                arrays.append(values > 0 if tensor.dtype.is_bool else values.astype(tensor.dtype.as_numpy_dtype))
             else:
                 arrays.append(np.asarray(self.call.graph.samples[id(tensor)]))
         return arrays
@@ -104,10 +109,11 @@ def probe(call: Call) -> list[Labels]:
     experiment = Experiment(call)
     if experiment.outputs is None:
         return call.opaque("it could not be probed")
-    axes = _label_axes(call, experiment.floats)
+    axes = _label_axes(call, experiment.varied)
     summed = experiment.summed = _summed_away(experiment, axes)
     rest = {index: axis for index, axis in axes.items() if index not in summed}
-    for finding in (_apart,) if summed else (_gather, _apart, _blocks):
+    yes_or_no = any(experiment.inputs[index].dtype == bool for index in rest)  # too little to tell channels by
+    for finding in (_apart,) if summed or yes_or_no else (_gather, _apart, _blocks):
         if (labels := finding(experiment, rest)) is not None:
             call.graph.probed[call.path] = call.layer
             return labels
@@ -136,10 +142,10 @@ def _copies(call: Call) -> list[Labels] | None:
     return [call.spread(call.fresh(width))]
 
 
-def _label_axes(call: Call, floats: list[int]) -> dict[int, int]:
+def _label_axes(call: Call, varied: list[int]) -> dict[int, int]:
     """Return for each input with channels the axis they lie on; several labelled axes become the last."""
     axes = {}
-    for index in floats:
+    for index in varied:
         labelled = [axis for axis, size in enumerate(call.inputs[index].shape) if size > 1]
         if len(labelled) > 1:
             vector = call.channels(index)
