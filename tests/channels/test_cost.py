@@ -7,7 +7,7 @@ import pytest
 
 from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
-from tfprune.channels import ChannelGroups, Selection, label_channels, measure_cost, score_groups
+from tfprune.channels import ChannelGroups, Selection, label_channels, measure_cost, remove_channels, score_groups
 from tfprune.channels.counting import ChannelCosts
 from tfprune.channels.planning import choose
 from tfprune.channels.rebuild import rebuild
@@ -80,6 +80,17 @@ def test_shared_and_nested_layers():
     cost = measure_cost(model)
     assert cost.parameters == model.count_params() == sum(layer.parameters for layer in cost.layers)
     assert sum(layer.layer.startswith("encoder/") and layer.macs > 0 for layer in cost.layers) == 4
+
+
+def test_a_head_that_is_called_on_maps_of_several_sizes():
+    head = keras.Sequential([layers.Conv2D(6, 3, padding="same"), layers.Conv2D(2, 1)])
+    image = layers.Input((16, 16, 3))
+    x = layers.Conv2D(8, 1)(image)
+    model = keras.Model(image, [head(x), head(layers.MaxPooling2D()(x)), head(layers.MaxPooling2D(4)(x))])
+    each = 9 * 8 * 6 + 6 * 2
+    assert measure_cost(model).macs == 256 * 3 * 8 + (256 + 64 + 16) * each
+    removal = remove_channels(model, Selection(budget="macs<=0.5x"))
+    assert removal.plan.budget[0].after == removal.plan.macs_after == measure_cost(removal.model).macs
 
 
 def test_unknown_sizes():

@@ -12,7 +12,7 @@ import numpy as np
 from tfprune.channels.copying import is_op_layer
 from tfprune.channels.graph import is_graph, nodes_of
 from tfprune.channels.liveness import Shape, trace_moments
-from tfprune.channels.sampling import map_arguments, sample_tensors
+from tfprune.channels.sampling import DYNAMIC_SIZE, map_arguments, run_graph, sample_tensors
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
@@ -62,11 +62,11 @@ def measure_cost(model: Any, *, input_size: tuple[int, int] | None = None) -> Co
     """
     shapes = tensor_shapes(model, input_size=input_size)
     layers, counted = [], set()
-    for path, node in _calls(model):
+    for path, node, here in walk_shapes(model, shapes):
         parameters = sum(math.prod(w.shape) for w in node.layer.weights if id(w) not in counted)
         counted |= {id(weight) for weight in node.layer.weights}
-        output = shapes[id(tf.nest.flatten(node.outputs)[0])]
-        layers.append(LayerCost(path, type(node.layer).__name__, output, macs_of(node, shapes), parameters))
+        output = here[id(tf.nest.flatten(node.outputs)[0])]
+        layers.append(LayerCost(path, type(node.layer).__name__, output, macs_of(node, here), parameters))
     parameters = sum(math.prod(weight.shape) for weight in model.weights)
     sizes = {key: math.prod(shape) for key, shape in shapes.items()}
     peak = max((moment.size(sizes) for moment in trace_moments(model, shapes)), default=0)
@@ -87,9 +87,12 @@ def tensor_shapes(model: Any, *, input_size: tuple[int, int] | None = None) -> d
         raise InputError(f"'{model.name}' is a {type(model).__name__}; costs are counted on functional models")
     if all(None not in tuple(tensor.shape)[1:] for tensor in _tensors(model)):
         return {id(tensor): _batch_of_one(tuple(tensor.shape)) for tensor in _tensors(model)}
-    if input_size is None:
+    if input_size is None and any(None in tuple(tensor.shape)[1:] for tensor in model.inputs):
         raise InputError(f"model '{model.name}' takes images of any size; give input_size=(height, width)")
-    values = sample_tensors(model, size=input_size)
+    return _shapes_of(sample_tensors(model, size=input_size or (DYNAMIC_SIZE, DYNAMIC_SIZE)))
+
+
+def _shapes_of(values: dict[int, Any]) -> dict[int, Shape]:
     return {key: (1, *np.shape(value)[1:]) if np.ndim(value) else () for key, value in values.items()}
 
 
@@ -105,14 +108,23 @@ def _tensors(model: Any) -> Iterator[Any]:
             yield from _tensors(node.layer)
 
 
-def _calls(model: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (path, node) of all calls that compute, the insides of nested models in their place."""
+def walk_shapes(model: Any, shapes: dict[int, Shape], prefix: str = "") -> Iterator[tuple[str, Any, dict[int, Shape]]]:
+    """Yield (path, node, shapes of the tensors then) of all calls that compute, nested models in their place."""
     for node in nodes_of(model):
         path = prefix + node.layer.name
         if is_graph(node.layer):
-            yield from _calls(node.layer, f"{path}/")
+            yield from walk_shapes(node.layer, _shapes_within(node, shapes), f"{path}/")
         else:
-            yield path, node
+            yield path, node, shapes
+
+
+def _shapes_within(node: Any, shapes: dict[int, Shape]) -> dict[int, Shape]:
+    """Return the shapes inside a nested model in one call of it: a head may be called on maps of several sizes."""
+    if all(None not in tuple(tensor.shape)[1:] for tensor in _tensors(node.layer)):
+        return shapes
+    values: dict[int, Any] = {}
+    run_graph(node.layer, [tf.zeros(shapes[id(tensor)], tensor.dtype) for tensor in node.keras_inputs], values)
+    return _shapes_of(values)
 
 
 Uses = list[tuple[Any, int]]

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.cost import kernel_uses, macs_of, tensor_shapes
-from tfprune.channels.graph import ChannelGraph, is_graph, walk
+from tfprune.channels.cost import kernel_uses, macs_of, tensor_shapes, walk_shapes
+from tfprune.channels.graph import ChannelGraph, walk
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.liveness import Moment, Shape, trace_moments
 from tfprune.keras import tf
@@ -75,13 +75,13 @@ class ChannelCosts:
         shapes = tensor_shapes(graph.model, input_size=input_size)
         self._kernels: dict[str, list[_Extent]] = {}
         self._products: list[_Products] = []
-        for path, node in walk(graph.model):
-            uses = kernel_uses(node, shapes)
+        for path, node, here in walk_shapes(graph.model, shapes):
+            uses = kernel_uses(node, here)
             if uses is not None:
                 extents = [self._weight(kernel, positions) for kernel, positions in uses]
                 self._kernels.setdefault(path, []).extend(extents)
-            elif not is_graph(node.layer):
-                self._products.append(_Products(graph, node, shapes))
+            else:
+                self._products.append(_Products(graph, node, here))
         self._weights = [self._weight(weight) for weight in graph.model.weights]
         self._tensors = {key: _tensor_extent(shapes[key], labels) for key, labels in graph.tensors.items()}
         self.names = {id(tensor): path for path, node in walk(graph.model) for tensor in tf.nest.flatten(node.outputs)}

@@ -36,12 +36,13 @@ def sample_tensors(model: Any, *, size: tuple[int, int] = (DYNAMIC_SIZE, DYNAMIC
 
     `size` is (H, W) where the model leaves it open.
     """
-    values: dict[int, np.ndarray] = {}
-    _run(model, [tf.constant(array) for array in random_inputs(model, batch=2, size=size)], values)
+    values: dict[int, Any] = {}
+    run_graph(model, [tf.constant(array) for array in random_inputs(model, batch=2, size=size)], values)
     return values
 
 
-def _run(model: Any, inputs: list[Any], values: dict[int, np.ndarray]) -> list[Any]:
+def run_graph(model: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any]:
+    """Call a functional model in inference mode, and note in `values` what each symbolic tensor is, by its id."""
     for tensor, value in zip(model.inputs, inputs, strict=True):
         values[id(tensor)] = value
     for depth in sorted(model._nodes_by_depth, reverse=True):
@@ -50,8 +51,8 @@ def _run(model: Any, inputs: list[Any], values: dict[int, np.ndarray]) -> list[A
                 continue
             args, kwargs = map_arguments(node, values)
             if isinstance(node.layer, keras.Model) and getattr(node.layer, "_is_graph_network", False):
-                inner: dict[int, np.ndarray] = {}
-                outputs = _run(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], inner)
+                inner: dict[int, Any] = {}
+                outputs = run_graph(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], inner)
                 # Of a model that is called twice the first call counts; the two may share tensors.
                 values.update({key: value for key, value in inner.items() if key not in values})
             else:
