@@ -37,6 +37,7 @@ APART = {
     "sum of squares": lambda t: tf.reduce_sum(t * t, -1, keepdims=True),
     "shuffle": lambda t: tf.gather(t, [3, 1, 2, 0, 7, 6, 5, 4], axis=-1),
     "crelu": lambda t: tf.concat([tf.nn.relu(t), tf.nn.relu(-t)], -1),
+    "coordinates": lambda t: tf.concat([t, tf.ones_like(t[..., :1]) * tf.range(8.0)[:, None, None]], -1),
 }
 
 

@@ -277,7 +277,10 @@ def _output_axis(
 
 
 def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None:
-    """Depth to space, space to depth, crelu: blocks of input channels make blocks of output channels."""
+    """Depth to space, space to depth, crelu: blocks of input channels make blocks of output channels.
+
+    Output channels that no input moves, as coordinates that are joined to an image, stay.
+    """
     call = experiment.call
     if len(experiment.inputs) != 1 or len(experiment.outputs) != 1 or not axes:
         return None
@@ -298,7 +301,10 @@ def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
     labels = call.inputs[0].reshape(-1)
     block_label = np.array([labels[inputs_of == block][0] for block in range(inputs_of.max() + 1)])
     call.unite(labels, block_label[inputs_of])
-    return [call.spread(block_label[outputs_of])]
+    made = call.graph.space.frozen(len(outputs_of), f"'{call.path}': depends on no channel")
+    moved_by = outputs_of <= inputs_of.max()
+    made[moved_by] = block_label[outputs_of[moved_by]]
+    return [call.spread(made)]
 
 
 def _components(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -316,11 +322,11 @@ def _components(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _keeps_blocks_apart(experiment: Experiment, inputs_of: np.ndarray, outputs_of: np.ndarray) -> bool:
     count = int(inputs_of.max()) + 1
     subsets = _subsets(experiment.rng, count)
-    if not subsets or outputs_of.max() >= count:
+    if not subsets or outputs_of.min() >= count:
         return False
     for chosen in subsets:
         left = experiment.run([experiment.inputs[0][..., np.isin(inputs_of, chosen)]])
-        if not _alike(left, [experiment.outputs[0][..., np.isin(outputs_of, chosen)]]):
+        if not _alike(left, [experiment.outputs[0][..., np.isin(outputs_of, chosen) | (outputs_of >= count)]]):
             return False
     return True
 
