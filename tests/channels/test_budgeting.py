@@ -10,6 +10,7 @@ from tests.channels.topologies import TOPOLOGIES
 from tests.tiny import tiny_net
 from tfprune.channels import Plan, Selection, apply_plan, measure_cost, plan_channels, remove_channels
 from tfprune.errors import InputError
+from tfprune.keras import keras
 
 
 def planned(model, budget, *, scope="global", measures=None, value_bytes=1, **options):
@@ -127,6 +128,14 @@ def test_scores_per_cost_take_what_is_dear():
 def test_what_cannot_be_met_is_refused_with_a_way_out(budget, options, said):
     with pytest.raises(InputError, match=said):
         planned(tiny_net(), budget, **options)
+
+
+def test_layers_that_no_rule_knows_are_named_where_a_bound_cannot_be_met():
+    image = keras.Input((16, 16, 3))
+    x = keras.layers.LayerNormalization(name="norm")(keras.layers.Conv2D(16, 3)(image))
+    model = keras.Model(image, keras.layers.Conv2D(2, 1)(keras.layers.Conv2D(4, 1)(x)))
+    with pytest.raises(InputError, match=r"max_ratio 0.95; 'norm': a LayerNormalization has weights and no rule"):
+        planned(model, "macs<=0.5x")
 
 
 def test_a_measured_bound_that_cannot_be_met_is_refused():

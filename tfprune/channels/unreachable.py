@@ -14,6 +14,7 @@ from tfprune.errors import InputError
 
 _BY_PICTURE = ("macs", "activation_bytes", "arena_bytes", "latency_ms")
 """Quantities that fall with the number of pixels."""
+_MOST_REASONS = 3
 
 
 def explain_unreachable(
@@ -49,7 +50,9 @@ def explain_unreachable(
         said += _narrower_start(costs, keep, limit / least)
     if bound.quantity in ("file_bytes", "parameters"):
         said.append("Start from a net with fewer levels, or a narrower first level.")
-    said.append(f"What keeps channels from going: {selection.guards}.")
+    reasons = costs.graph.space.frozen_reasons().values()
+    stuck = [reason for reason in dict.fromkeys(reasons) if not reason.endswith(("model input", "model output"))]
+    said.append(f"What keeps channels from going: {'; '.join([selection.guards, *stuck[:_MOST_REASONS]])}.")
     return InputError(" ".join(said))
 
 
