@@ -128,6 +128,7 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(model_file, tmp_path
     for name in ("a.png", "z.png"):
         Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / name)
     (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "._a.png").write_bytes(b"what macOS leaves beside a.png")
     (folder / "empty.png").write_bytes(b"")
     result = tfprune("predict", model_file, folder, "--out", tmp_path / "out")
     assert result.returncode == 1
@@ -135,6 +136,16 @@ def test_predict_leaves_out_what_it_cannot_read_and_says_so(model_file, tmp_path
     assert result.stderr.splitlines()[-1] == "2 of 4 files could not be read; each is named above"
     assert "2 masks in" in result.stdout
     assert {path.name for path in (tmp_path / "out" / "masks").iterdir()} == {"a.png", "z.png"}
+
+
+def test_predict_tells_of_pictures_that_lie(model_file, tmp_path):
+    picture = Image.fromarray(np.zeros((40, 30, 3), np.uint8))
+    exif = picture.getexif()
+    exif[274] = 6
+    picture.save(tmp_path / "phone.jpg", exif=exif)
+    result = tfprune("predict", model_file, tmp_path / "phone.jpg", "--out", tmp_path / "out")
+    assert result.returncode == 0
+    assert "phone.jpg: carries an EXIF rotation, which is not applied (1 such picture(s))" in result.stderr
 
 
 def test_export_writes_the_file_the_run_wrote(finished, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -223,6 +224,20 @@ def predict(
             except FileFault as fault:
                 click.echo(f"left out: {fault}", err=True)
                 unread += 1
+    _tell_rotated(pictures)
     click.echo(f"{count} masks in {out / 'masks'}, overlays in {out / 'overlays'}")
     if unread:
         raise FindingError(f"{unread} of {len(pictures)} files could not be read; each is named above")
+
+
+def _tell_rotated(pictures: Sequence[Path]) -> None:
+    """Warn of pictures that a viewer shows turned, and that were answered as they are stored."""
+    from tfprune.data.images import is_rotated
+
+    rotated = [path for path in pictures if is_rotated(path)]
+    if rotated:
+        click.echo(
+            f"{rotated[0]}: carries an EXIF rotation, which is not applied ({len(rotated)} such picture(s)); a net "
+            "that learnt from upright pictures sees it lying: save it upright",
+            err=True,
+        )

@@ -97,6 +97,15 @@ def exif_rotation(picture: Image.Image) -> int:
     return int(picture.getexif().get(_EXIF_ORIENTATION, 1))
 
 
+def is_rotated(path: str | Path) -> bool:
+    """Return whether a file carries an EXIF rotation, without reading its pixels; False for what is no picture."""
+    try:
+        with Image.open(path) as picture:
+            return exif_rotation(picture) != 1
+    except Exception:  # Pillow's readers raise nearly anything on broken files
+        return False
+
+
 def read_mask(path: str | Path | RunLengthMask, classes: ClassTable, *, judged: str | Path | None = None) -> np.ndarray:
     """Return the mask as class ids uint8 (H, W), with ignored pixels as `records.IGNORE_ID`.
 

@@ -22,7 +22,7 @@ VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm")
 
 
 def find_images(places: Sequence[str | Path]) -> list[Path]:
-    """Return the files given, and those in the folders given, in order.
+    """Return the files given, and those in the folders given but for hidden ones, in order.
 
     Raises:
         InputError: when a place does not exist, a folder holds no picture, or two pictures share a stem.
@@ -31,7 +31,8 @@ def find_images(places: Sequence[str | Path]) -> list[Path]:
     for place in map(Path, places):
         if place.is_dir():
             taken = (*SUFFIXES, *VIDEO_SUFFIXES)
-            inside = sorted(path for path in place.iterdir() if path.suffix.lower() in taken)
+            seen = [path for path in place.iterdir() if not path.name.startswith(".")]
+            inside = sorted(path for path in seen if path.suffix.lower() in taken)
             if not inside:
                 raise InputError(f"{place} holds no picture or video ({', '.join(taken)})")
             found += inside
