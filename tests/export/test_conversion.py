@@ -305,6 +305,8 @@ def test_what_is_added_for_training_is_not_exported(scheme, tmp_path):
 
 
 def test_models_that_do_not_segment_are_refused(tmp_path):
+    with pytest.raises(InputError, match=r"takes a model, and net\.keras is a path; read it with .*load_model"):
+        export_tflite("net.keras", tmp_path / "a.tflite", class_names=class_names(3))
     with pytest.raises(InputError, match=r"tf_keras .* not builtins\.function"):
         export_tflite(user_net, tmp_path / "a.tflite", class_names=class_names(3))
     image = L.Input((8, 8, 3))

@@ -122,6 +122,16 @@ def test_a_condition_is_checked_where_it_holds(tmp_path):
     assert load_recipe(path).search.ranges["channels.multiple_of"].options == [1, 8]
 
 
+def test_ranges_within_a_section_that_another_range_gives(tmp_path):
+    path = tmp_path / "r.yaml"
+    rates = "    quantization.learning_rate: {low: 1e-5, high: 1e-3}\n"
+    path.write_text(GOOD + "    quantization: {choice: [{epochs: 2}, {epochs: 4}]}\n" + rates)
+    assert load_recipe(path).search.ranges["quantization.learning_rate"].low == 1e-5
+    path.write_text(GOOD + "    quantization: {choice: [null, {epochs: 4}]}\n" + rates)
+    with pytest.raises(InputError, match=r"quantization.learning_rate: quantization.epochs: missing"):
+        load_recipe(path)
+
+
 def test_a_search_is_what_its_text_says():
     chosen = Search(oracle="random", trials=3, ranges={"pruning.epochs": Range(choice=[1, 2])})
     assert Search.model_validate(chosen.model_dump()) == chosen

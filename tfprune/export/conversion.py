@@ -136,6 +136,8 @@ def _quiet() -> Iterator[None]:
 
 
 def _input_shape(model: keras.Model, input_size: tuple[int, int] | None) -> tuple[int, int, int, int]:
+    if isinstance(model, str | Path):
+        raise InputError(f"export takes a model, and {model} is a path; read it with architectures.files.load_model")
     if not isinstance(model, keras.Model):
         raise InputError(
             f"export takes a model of tf_keras (Keras 2), not {type(model).__module__}.{type(model).__name__}; "

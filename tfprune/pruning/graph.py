@@ -68,7 +68,7 @@ def trace_calls(model: Any) -> tuple[list[Call], list[int]]:
     if not getattr(model, "_is_graph_network", False):
         raise InputError(
             f"model '{model.name}' is not functional ({type(model).__name__}), so its layers cannot be wrapped. "
-            "Build it with keras.Model(inputs, outputs) or keras.Sequential."
+            "Build it with keras.Model(inputs, outputs), or keras.Sequential that begins with a keras.Input."
         )
     calls: list[Call] = []
     labels = itertools.count()

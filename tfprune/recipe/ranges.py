@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 from pydantic import ValidationError
@@ -85,9 +86,9 @@ def _faults_of(search: Search, path: str, content: dict[str, Any]) -> Iterator[s
     yield from search_faults(search, path)
     others = {} if any(_condition_faults(search, path)) else _first_values(search, path)
     options = given.options if given.choice is not None else [given.low, given.high]
-    for option in options:
+    for around, option in product(_sections(search, path, others), options):
         try:
-            Recipe.model_validate(put_values(content, {**others, path: option}))
+            Recipe.model_validate(put_values(content, {**around, **others, path: option}))
         except InputError as error:
             yield str(error)
         except ValidationError as error:
@@ -116,6 +117,14 @@ def _first_values(search: Search, path: str) -> dict[str, Any]:
     for parent, accepted in search.ranges[path].when.items():
         values |= _first_values(search, parent) | {parent: accepted_values(accepted)[0]}
     return values
+
+
+def _sections(search: Search, path: str, given: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return all values of the ranges of sections that a path lies in, but for those that are given."""
+    around = [name for name in search.ranges if path.startswith(f"{name}.") and name not in given]
+    return [
+        dict(zip(around, values, strict=True)) for values in product(*(search.ranges[name].options for name in around))
+    ]
 
 
 def accepted_values(given: Any) -> list[Any]:
