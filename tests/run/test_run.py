@@ -17,7 +17,7 @@ from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.recipe import check_recipe
 from tfprune.records import read_json
-from tfprune.run import calibrate, export_variants, run_recipe
+from tfprune.run import calibrate, export_variants, run_recipe, tell_absent_classes
 from tfprune.run.inputs import build_dense, check_stages, load_inputs, train_at_net_size
 from tfprune.run.stages import prune_stages
 from tfprune.verification.engines import RUNTIMES
@@ -215,6 +215,17 @@ def test_a_runtime_that_is_not_there_is_missed_before_training(tmp_path, tiny_re
     with pytest.raises(InputError, match=r"verification: no runtime .* is installed .*pip install tflite-runtime"):
         run_recipe(check_recipe(tiny_recipe), out=tmp_path)
     assert not (tmp_path / "tiny").exists()
+
+
+def test_classes_that_a_part_does_not_show_are_told(tmp_path, tiny_recipe):
+    recipe, said = check_recipe(tiny_recipe), []
+    inputs = load_inputs(recipe, None, None, tmp_path)
+    tell_absent_classes(inputs, said.append)
+    assert said == []
+    inputs.arrays["test"].masks[:] = 0
+    tell_absent_classes(inputs, said.append)
+    (line,) = said
+    assert line.startswith(f"test holds no pixel of: {inputs.dataset.classes.names[1]} (at this size")
 
 
 def test_a_refused_run_leaves_the_runs_beside_it(tmp_path, tiny_recipe, monkeypatch):

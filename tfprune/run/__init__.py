@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tfprune.data.arrays import count_classes
 from tfprune.errors import InputError
 from tfprune.export import SCHEMES
 from tfprune.export.calibration import choose_calibration
@@ -84,6 +85,7 @@ def run_recipe(
         say("reading data")
         inputs, dense, plans = prepare(recipe, data, model, place, trust=trust)
         claim_folder(place, recipe, inputs, model)
+        tell_absent_classes(inputs, say)
         run_stage = partial(train_stage, recipe, inputs=inputs, folder=place, progress=progress)
         stages = train_dense(recipe, dense, plans, run_stage, place=place, shared=shared, scope=scope)
         save_model(dense, place / "models" / "dense.keras")
@@ -131,6 +133,14 @@ def prepare(
             with suppress(OSError):  # another run has begun there since
                 folder.parent.rmdir()
         raise
+
+
+def tell_absent_classes(inputs: Inputs, say: Callable[[str], None]) -> None:
+    """Say which classes no net can learn, or be judged by, as a part of the data shows them nowhere."""
+    for split, arrays in inputs.arrays.items():
+        absent = [name for name, count in count_classes(arrays.masks, inputs.dataset.classes).items() if not count]
+        if absent:
+            say(f"{split} holds no pixel of: {', '.join(absent)} (at this size; see `tfprune data check`)")
 
 
 def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
