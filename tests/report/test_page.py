@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ import pytest
 
 from tests.report.parsed_page import Page
 from tfprune.records import read_json, write_json, write_text
-from tfprune.report.figures import draw_scores
+from tfprune.report.figures import MARKERS, draw_front, draw_scores
+from tfprune.report.folder import read_run
 from tfprune.report.page import find_command, write_report
 
 
@@ -28,6 +31,14 @@ def test_names_of_short_stages_turn_instead_of_overlapping(epochs: tuple[int, ..
     }
     drawn = base64.b64decode(draw_scores(histories, {}, ()).split(",")[1]).decode()
     assert drawn.count("rotate(-45") == turned
+
+
+def test_a_front_of_many_files_tells_them_apart_and_writes_its_ticks_exactly(make_run: Callable[..., Path]) -> None:
+    row = read_run(make_run()).rows[0]
+    rows = [replace(row, variant=f"net {number}", file_bytes=1024 * 20 + 1457 * number) for number in range(14)]
+    drawn = base64.b64decode(draw_front([("run", one) for one in rows]).split(",")[1]).decode()
+    assert len(set(MARKERS)) >= len(rows)
+    assert re.search(r"<text[^>]*>22\.5</text>", drawn) and not re.search(r"<text[^>]*>22</text>", drawn)
 
 
 def test_figures_are_those_of_the_records(make_run: Callable[..., Path]) -> None:

@@ -21,7 +21,7 @@ from tfprune.report.folder import Row
 from tfprune.report.wording import as_percent, as_stage
 
 BLUE, ORANGE, GREY, INK = "#0072B2", "#B75A00", "#8a8a8a", "#222222"
-MARKERS = "osD^vPX*"
+MARKERS = "osD^vPX*<>hp8d"
 RUN_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#AA3377", "#B08A00", "#56B4E9", "#222222")
 STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
@@ -93,7 +93,8 @@ def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:
                 row.mean_iou,
                 MARKERS[kinds.index(row.name) % len(MARKERS)],
                 color=RUN_COLOURS[runs.index(run) % len(RUN_COLOURS)],
-                markersize=7,
+                markersize=8,
+                markeredgewidth=0.5,
                 markeredgecolor="white",
             )
         sizes = [row.file_bytes or 0 for _, row in shown]
@@ -101,7 +102,7 @@ def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
         axes.set_xlabel("file, KiB")
         axes.set_ylabel("mean IoU")
         _add_front_legend(figure, runs, kinds)

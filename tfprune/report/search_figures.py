@@ -126,4 +126,4 @@ def _scale_costs(axes: Axes, costs: Sequence[float]) -> None:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}" if value >= 10 else f"{value:g}")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
