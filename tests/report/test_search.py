@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 
 import pytest
@@ -10,7 +11,9 @@ from rich.console import Console
 from tests.report.parsed_page import Page
 from tfprune.errors import InputError
 from tfprune.records import write_json
+from tfprune.report.figures import BLUE, GREY
 from tfprune.report.search import read_search, summarise_search, write_search_page
+from tfprune.report.search_figures import draw_cost_front
 from tfprune.search.fronts import find_front, follow_hypervolume, in_order
 from tfprune.search.trials import TrialRecord
 
@@ -79,6 +82,14 @@ def test_the_terminal_shows_the_front_in_80_columns(folder):
     front = {name for names in read_search(folder)["fronts"].values() for name in names}
     shown = {line.split()[0] for line in text.splitlines() if line[:2].isdigit() and "width" in line}
     assert shown == {name.removeprefix("trial_") for name in front} and "◆" in text
+
+
+def test_the_front_is_drawn_on_top_of_trials_that_equal_it():
+    figures = {"iou": 0.5, "file_bytes": 1024.0}
+    trials = [{"trial": name, "figures": figures, "broken": []} for name in ("trial_0", "trial_1")]
+    search = {"quality": "iou", "trials": trials, "fronts": {"file_bytes": ["trial_0"]}}
+    drawn = base64.b64decode(draw_cost_front(search, "file_bytes").split(",")[1]).decode().lower()
+    assert 0 < drawn.rindex(f"fill: {GREY}".lower()) < drawn.rindex(f"fill: {BLUE}".lower())
 
 
 def test_a_search_without_a_finished_trial_has_a_page_too(folder):

@@ -31,7 +31,7 @@ def draw_cost_front(search: Mapping[str, Any], cost: str) -> str | None:
     scale, front = COSTS[cost].per_unit, set(search["fronts"][cost])
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(5.6, 3.6)
-        for trial in shown:
+        for trial in sorted(shown, key=lambda trial: trial["trial"] in front):  # the front on top of its equals
             place = (trial["figures"][cost] / scale, trial["figures"][quality])
             marker, colour = ("x", GREY) if trial["broken"] else ("o", BLUE if trial["trial"] in front else GREY)
             axes.plot(*place, marker, color=colour, markersize=6, markeredgecolor=colour if marker == "x" else "white")

@@ -212,13 +212,16 @@ def describe_values(values: Mapping[str, Any]) -> str:
 
 
 def write_value(value: Any) -> str:
-    """Write one value of a range in a few characters.
+    """Write one value of a range in a few characters; in a mapping, what is no word has its name.
 
     >>> write_value([96, 96]), write_value(0.00031), write_value(None)
     ('96x96', '0.00031', 'none')
+    >>> write_value({"schedule": "linear", "final_sparsity": 0.8, "epochs": 2})
+    'linear final_sparsity 0.8 epochs 2'
     """
     if isinstance(value, Mapping):
-        return " ".join(write_value(item) for item in value.values())
+        items = {name: write_value(item) for name, item in value.items()}
+        return " ".join(text if isinstance(value[name], str) else f"{name} {text}" for name, text in items.items())
     if isinstance(value, list):
         return "x".join(write_value(item) for item in value)
     return f"{value:g}" if isinstance(value, float) else "none" if value is None else str(value)
