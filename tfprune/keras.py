@@ -41,4 +41,14 @@ except ImportError as error:
 
 tf.get_logger().setLevel("ERROR")
 
-__all__ = ["keras", "tf"]
+__all__ = ["finish_weights", "keras", "tf"]
+
+
+def finish_weights(model: keras.layers.Layer) -> None:
+    """Let a model or layer whose weights were just set make of them what it computes with.
+
+    An adapted `Normalization` keeps its mean and variance twice, and computes with those that are no weights.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()

@@ -11,6 +11,7 @@ from tfprune.channels import Selection, label_channels, measure_cost, remove_cha
 from tfprune.channels.copying import drawn_anew
 from tfprune.errors import InputError
 from tfprune.keras import keras, tf
+from tfprune.pruning.cloning import clone_layers
 
 layers = keras.layers
 
@@ -147,6 +148,18 @@ def test_nested_models_may_share_tensors_with_what_is_around_them(build):
         if isinstance(layer, layers.Conv2D) and layer.name != "logits":
             layer.kernel.assign(layer.kernel.numpy() * (np.arange(layer.filters) % 3 > 0))
     assert remove_dead_channels(model).model.count_params() < model.count_params()
+
+
+def test_adapted_normalization_stays_adapted():
+    scaled = layers.Normalization()
+    scaled.adapt(np.random.default_rng(0).normal(5.0, 3.0, (8, 16, 16, 3)))
+    image = keras.Input((16, 16, 3))
+    model = randomize(finish(image, conv(conv(scaled(image), 8), 8), name="adapted"))
+    assert remove_channels(model).equality.holds
+    pictures = np.random.default_rng(1).normal(5.0, 3.0, (2, 16, 16, 3)).astype(np.float32)
+    np.testing.assert_array_equal(clone_layers(model, lambda _, layer: layer)(pictures), model(pictures))
+    again = drawn_anew(model, seed=0)
+    np.testing.assert_array_equal(again.layers[1](pictures), scaled(pictures))
 
 
 def test_a_frozen_model_stays_frozen():

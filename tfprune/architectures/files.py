@@ -17,7 +17,7 @@ import h5py
 from tfprune.architectures.keras3 import convert_file
 from tfprune.architectures.screening import objects_in, refuse_lambdas, refuse_strange_code
 from tfprune.errors import InputError
-from tfprune.keras import keras
+from tfprune.keras import finish_weights, keras
 from tfprune.silence import quiet_stderr
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
@@ -159,6 +159,7 @@ def _copied(model: Any, instead: Mapping[int, Any]) -> Any:
         model, clone_function=lambda layer: instead.get(id(layer)) or type(layer).from_config(layer.get_config())
     )
     copy.set_weights(model.get_weights())
+    finish_weights(copy)
     return copy
 
 
@@ -219,6 +220,7 @@ def _load_saved_model(path: Path, *, trust: bool) -> Any:
             _refuse_revived(loaded, path)
             fresh = type(loaded).from_config(loaded.get_config())
             fresh.set_weights(loaded.get_weights())
+            finish_weights(fresh)
         except InputError:
             raise
         except Exception as error:

@@ -38,6 +38,11 @@ class Equality:
     precision: str = "float32"
 
     @property
+    def largest(self) -> float:
+        """The larger of the two."""
+        return max(self.difference, self.unmasked_difference)
+
+    @property
     def holds(self) -> bool:
         """Whether both are within `TOLERANCE`; a difference that is no number is not."""
         return self.difference <= TOLERANCE and self.unmasked_difference <= TOLERANCE

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tfprune.errors import InputError
-from tfprune.keras import keras, tf
+from tfprune.keras import finish_weights, keras, tf
 
 _OP_LAYERS = ("TFOpLambda", "SlicingOpLambda")
 _LIVE_ENDINGS = ("activation", "regularizer", "constraint")
@@ -101,4 +101,8 @@ def drawn_anew(model: Any, *, seed: int) -> Any:
     keras.utils.set_random_seed(seed)
     drawn = keras.models.clone_model(model)
     drawn.trainable = True
+    for old, new in zip(model._flatten_layers(), drawn._flatten_layers(), strict=True):
+        if isinstance(old, keras.layers.Normalization):
+            new.set_weights(old.get_weights())  # found in data, and not drawn
+    finish_weights(drawn)
     return drawn

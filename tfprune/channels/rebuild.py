@@ -17,7 +17,7 @@ from tfprune.channels.copying import added_tensors, copy_layer, insert_added, re
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
 from tfprune.channels.sampling import map_arguments, map_tensors
 from tfprune.errors import InputError
-from tfprune.keras import keras, tf
+from tfprune.keras import finish_weights, keras, tf
 
 
 class CannotRebuildError(Exception):
@@ -221,6 +221,7 @@ class Rebuilder:
             if not is_graph(old):
                 for source, target in zip(old.weights, new.weights, strict=True):
                     keras.backend.set_value(target, self._left(source, read))
+        finish_weights(self.model)
 
     def _left(self, variable: Any, read: Callable[[Any], np.ndarray]) -> np.ndarray:
         value = read(variable)

@@ -184,7 +184,7 @@ class NotExactError(TfpruneError):
     def __init__(self, suspects: list[str], equality: Equality | None, text: str = "") -> None:
         if equality is not None:
             text = (
-                f"the smaller model differs from the masked original by {equality.difference:.1e} of the logits' "
+                f"the smaller model differs from the masked original by {equality.largest:.1e} of the logits' "
                 f"scale (accepted: {TOLERANCE:.0e}). Calls whose behaviour was probed: {', '.join(suspects) or 'none'}."
             )
         super().__init__(f"{text} Name the call at fault in the plan's 'opaque', or write a rule for its layer.")

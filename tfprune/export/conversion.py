@@ -25,7 +25,7 @@ from tfprune.export.noise import KeptFloat
 from tfprune.export.ranges import mend_zero_constants
 from tfprune.export.resizes import without_half_pixels
 from tfprune.export.rounding import distinct_biases, rounded_kernels
-from tfprune.keras import keras, tf
+from tfprune.keras import finish_weights, keras, tf
 from tfprune.quantization.training import bake_model, is_quantized
 from tfprune.quantization.wiring import Copies, wire_flat
 from tfprune.records import IGNORE_ID, atomic_path
@@ -239,6 +239,7 @@ def _in_float32(model: keras.Model) -> keras.Model:
 
     twin = type(model).from_config(replaced(model.get_config()))
     twin.set_weights(model.get_weights())
+    finish_weights(twin)
     return twin
 
 

@@ -9,7 +9,7 @@ from tfprune.channels.copying import added_tensors, copy_layer, insert_added, re
 from tfprune.channels.graph import nodes_of
 from tfprune.channels.sampling import map_arguments, map_tensors
 from tfprune.errors import InputError
-from tfprune.keras import keras, tf
+from tfprune.keras import finish_weights, keras, tf
 from tfprune.pruning.graph import is_nested, prunable_kernel, walk_layers
 from tfprune.pruning.groups import ChannelGroup
 from tfprune.pruning.masked_model import MaskedModel
@@ -112,6 +112,7 @@ def copy_weights(source: Any, target: Any) -> None:
     for path, layer in walk_layers(target):
         if _inner(layer).weights:
             _inner(layer).set_weights(layers[path].get_weights())
+    finish_weights(target)
 
 
 def _inner(layer: Any) -> Any:

@@ -10,7 +10,7 @@ import numpy as np
 from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_initializers
 from tfprune.channels.graph import is_graph, nodes_of
 from tfprune.channels.sampling import map_arguments
-from tfprune.keras import keras, tf
+from tfprune.keras import finish_weights, keras, tf
 
 MakeCall = Callable[[Any, Any, Any], Any]
 """`make(node, args, kwargs) -> tensors`: makes the call of a node on new tensors."""
@@ -81,6 +81,7 @@ class Copies:
         made = (called := wrap(copy))(*args, **kwargs)
         restore_initializers(layer, copy)
         copy.set_weights(layer.get_weights() if weights is None else weights)
+        finish_weights(copy)
         self._made[id(layer)] = (layer, called)
         return made
 

@@ -17,7 +17,7 @@ from tfprune.channels.planning import Selection
 from tfprune.channels.removal import remove_channels
 from tfprune.errors import InputError, TfpruneError
 from tfprune.export.conversion import MINIMUM_CALIBRATION, export_tflite
-from tfprune.keras import keras
+from tfprune.keras import finish_weights, keras
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.schedules import build_schedule
 from tfprune.targets import find_target, rules
@@ -103,6 +103,7 @@ def sized(model: Any, size: tuple[int, int]) -> Any:
     try:
         other = type(model).from_config(config)
         other.set_weights(model.get_weights())
+        finish_weights(other)
     except (ValueError, TypeError) as error:
         raise InputError(f"its layers cannot be built for pictures of {size[0]} x {size[1]}") from error
     return other
