@@ -17,9 +17,10 @@ from tests.export.nets import (
     with_weights,
 )
 from tfprune.architectures import build_model
+from tfprune.errors import InputError
 from tfprune.export import CLASS_MAPS, HEADS, SCHEMES
 from tfprune.export.conversion import export_tflite
-from tfprune.keras import keras
+from tfprune.keras import keras, tf
 from tfprune.verification.footprint import measure_footprint
 from tfprune.verification.runtimes import open_runtime
 
@@ -68,6 +69,21 @@ def test_norms_that_sum_or_square_are_right_in_int16(norm, clip, tmp_path):
         answers = np.stack([open_runtime(path, runtime=runtime).predict(image) for image in TEST_IMAGES])
         assert 10 * np.log10((wanted**2).mean() / ((answers - wanted) ** 2).mean()) > 30
     assert not {"SUM", "SQUARED_DIFFERENCE"} & set(measure_footprint(path).ops)
+
+
+@pytest.mark.parametrize("layer", ["comparison", "padding"])
+def test_int16_files_that_no_runtime_opens_are_refused(layer, tmp_path):
+    image = L.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(8, 3, padding="same")(L.Rescaling(1 / 255)(image))
+    if layer == "padding":
+        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=1.0)[:, 1:-1, 1:-1]
+    else:
+        x = L.ReLU(6.0, negative_slope=0.1, threshold=0.2)(x)
+    model = keras.Model(image, L.Conv2D(3, 1)(x), name="net")
+    options = {"class_names": class_names(3), "calibration": pictures(8, seed=1)}
+    with pytest.raises(InputError, match=r"(GREATER|PADV2) \(net/.* of net .* no runtime opens .* another scheme"):
+        export_tflite(model, tmp_path / "a.tflite", scheme="int16x8", **options)
+    assert open_runtime(export_tflite(model, tmp_path / "a.tflite", scheme="int8", **options), runtime="litert")
 
 
 def test_every_scheme_is_tested_here():

@@ -20,6 +20,7 @@ from tfprune.export import SCHEMES
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.converter import convert_function
 from tfprune.export.heads import attach_head
+from tfprune.export.int16 import operators_on_mixed_numbers
 from tfprune.export.metadata import add_metadata
 from tfprune.export.noise import KeptFloat
 from tfprune.export.ranges import mend_zero_constants
@@ -100,6 +101,7 @@ def export_tflite(
         )
         if chosen.activations == "int16":
             flatbuffer = mend_zero_constants(flatbuffer)
+            _check_opens(flatbuffer, model.name)
     if resize_v2:
         flatbuffer = without_half_pixels(flatbuffer)
     card = {
@@ -241,6 +243,17 @@ def _in_float32(model: keras.Model) -> keras.Model:
     twin.set_weights(model.get_weights())
     finish_weights(twin)
     return twin
+
+
+def _check_opens(flatbuffer: bytes, name: str) -> None:
+    """Refuse an int16 file that no runtime opens."""
+    mixed = operators_on_mixed_numbers(flatbuffer)
+    if mixed:
+        raise InputError(
+            f"TensorFlow Lite's converter gives {', '.join(mixed)} of {name} one int16 and one float input in scheme "
+            "'int16x8', and no runtime opens such a file; take another scheme, or replace the layer it comes from (a "
+            "comparison, as in ReLU with a slope and a threshold, or padding by another number than zero)"
+        )
 
 
 def _answering_alone(model: keras.Model) -> keras.Model:

@@ -14,6 +14,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 _OPERATORS = schema.BuiltinOperator
+_NAMES = {code: name for name, code in vars(_OPERATORS).items() if isinstance(code, int)}
 _OPTIONS = {
     _OPERATORS.MUL: (schema.BuiltinOptions.MulOptions, schema.MulOptionsT),
     _OPERATORS.SUB: (schema.BuiltinOptions.SubOptions, schema.SubOptionsT),
@@ -43,6 +44,18 @@ def replace_wrong_operators(calibrated: bytes) -> bytes:
     builder = flatbuffers.Builder(len(calibrated))
     builder.Finish(model.Pack(builder), b"TFL3")
     return bytes(builder.Output())
+
+
+def operators_on_mixed_numbers(flatbuffer: bytes) -> list[str]:
+    """Return the operators of an int16 .tflite that read int16 and float32 at once, as `KIND (tensor)`."""
+    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
+    mixture = {schema.TensorType.FLOAT32, schema.TensorType.INT16}
+    return [
+        f"{_NAMES[_kind(model, operator)]} ({graph.tensors[operator.outputs[0]].name.decode(errors='replace')})"
+        for graph in model.subgraphs
+        for operator in graph.operators
+        if mixture <= {graph.tensors[index].type for index in operator.inputs if index >= 0}
+    ]
 
 
 def _split(model: Any, graph: Any, operator: Any) -> Any:
