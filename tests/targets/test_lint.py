@@ -249,3 +249,37 @@ def test_findings_of_a_kind_are_told_once_with_all_their_places(folder):
 def test_an_unknown_target_is_answered_with_the_accepted_ones(folder):
     with pytest.raises(InputError, match=r"did you mean 'coral'.*ethos-u55"):
         lint_file(leaky(folder), "corall")
+
+
+@pytest.mark.parametrize(
+    ("name", "build", "scheme", "refused"),
+    [
+        ("log", lambda x: tf.math.log(x + 1.0), "int8", "LOG of int8"),
+        ("exponential", lambda x: tf.exp(-x), "int8", "EXP of int8"),
+        ("bilinear", L.UpSampling2D(interpolation="bilinear"), "int16x8", "RESIZE_BILINEAR of int16"),
+        (
+            "mirrored",
+            lambda x: tf.pad(x, [[0, 0], [0, 0], [1, 1], [0, 0]], "REFLECT"),
+            "int16x8",
+            "MIRROR_PAD of int16",
+        ),
+        ("smallest", lambda x: x - tf.reduce_min(x, -1, keepdims=True), "int8", ""),
+        ("sine", tf.sin, "int8", ""),  # in float32, between integers
+    ],
+)
+def test_micro_opens_and_runs_what_lint_lets_pass(name, build, scheme, refused, folder):
+    pytest.importorskip("tflite_micro", reason="tflite-micro is not installed: pip install --pre tflite-micro")
+
+    def answer(x):
+        x = build(x)
+        return L.Resizing(SIZE, SIZE, interpolation="nearest")(x) if x.shape[1:3] != (SIZE, SIZE) else x
+
+    path = written(folder, f"micro_{name}", net(answer), scheme=scheme)
+    found = [row.reason for row in lint_file(path, "tflm").findings if row.falls_back]
+    assert found == ([f"TensorFlow Lite Micro has no {refused}"] if refused else [])
+    picture = np.zeros((SIZE, SIZE, 3), np.uint8)
+    if refused:
+        with pytest.raises(InputError, match=r"TFLite Micro cannot run|tflite-micro cannot open"):
+            open_runtime(path, runtime="micro").predict(picture)
+    else:
+        assert open_runtime(path, runtime="micro").predict(picture).size

@@ -90,12 +90,16 @@ _TFLM = (
     *("FLOOR_MOD", "FULLY_CONNECTED", "GATHER", "GATHER_ND", "GREATER", "GREATER_EQUAL", "HARD_SWISH", "IF"),
     *("L2_NORMALIZATION", "L2_POOL_2D", "LEAKY_RELU", "LESS", "LESS_EQUAL", "LOG", "LOGICAL_AND", "LOGICAL_NOT"),
     *("LOGICAL_OR", "LOGISTIC", "LOG_SOFTMAX", "MAX_POOL_2D", "MAXIMUM", "MEAN", "MINIMUM", "MIRROR_PAD", "MUL"),
-    *("NEG", "NOT_EQUAL", "PACK", "PAD", "PADV2", "PRELU", "QUANTIZE", "REDUCE_MAX", "RELU", "RELU6", "RESHAPE"),
-    *("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "ROUND", "RSQRT", "SELECT_V2", "SHAPE", "SIN", "SLICE"),
+    *("NEG", "NOT_EQUAL", "PACK", "PAD", "PADV2", "PRELU", "QUANTIZE", "REDUCE_MAX", "REDUCE_MIN", "RELU", "RELU6"),
+    *("RESHAPE", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "ROUND", "RSQRT", "SELECT_V2", "SHAPE", "SIN", "SLICE"),
     *("SOFTMAX", "SPACE_TO_BATCH_ND", "SPACE_TO_DEPTH", "SPLIT", "SPLIT_V", "SQRT", "SQUARE", "SQUARED_DIFFERENCE"),
     *("SQUEEZE", "STRIDED_SLICE", "SUB", "SUM", "SVDF", "TANH", "TRANSPOSE", "TRANSPOSE_CONV"),
     *("UNIDIRECTIONAL_SEQUENCE_LSTM", "UNPACK", "WHILE", "ZEROS_LIKE"),
 )
+_TFLM_REFUSES = {
+    **dict.fromkeys(("EXP", "LOG", "SQRT"), ("INT8", "INT16")),
+    **dict.fromkeys(("GATHER", "MIRROR_PAD", "REDUCE_MAX", "RESIZE_BILINEAR"), ("INT16",)),
+}
 _POWERS_OF_TWO = tuple(2**power for power in range(1, 11))
 _ETHOS_U55_RULES = (
     rules.runs_only(_ETHOS_U, "Ethos-U55"),
@@ -186,8 +190,9 @@ TARGETS: dict[str, Target] = {
             rules.has_fixed_shapes,
             rules.has_no_mixed_weights,
             rules.unpacks_integers_alone,
-            rules.has_no_islands,
+            partial(rules.has_no_islands, falls_back=False),
             rules.runs_only(_TFLM, "TensorFlow Lite Micro"),
+            rules.takes_no(_TFLM_REFUSES, "TensorFlow Lite Micro"),
         ),
         Pays("nothing; a sparsely stored file does not load", "nothing", "flash, arena and time"),
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tfprune.verification.graph import Operator
@@ -92,6 +92,22 @@ def runs_only(names: Collection[str], device: str) -> Rule:
     return rule
 
 
+def takes_no(refused: Mapping[str, Collection[str]], device: str) -> Rule:
+    """Refuse operators on numbers that a device's kernels for them do not take: {operator: dtypes}."""
+
+    @each
+    def rule(operator: Operator) -> Fault | None:
+        for tensor in (*operator.inputs[:1], *operator.outputs[:1]):
+            if tensor is not None and tensor.dtype in refused.get(operator.name, ()):
+                return (
+                    f"{device} has no {operator.name} of {tensor.dtype.lower()}",
+                    "replace the layer it comes from, or export with another --scheme",
+                )
+        return None
+
+    return rule
+
+
 @each
 def computes_in_integers(operator: Operator) -> Fault | None:
     """Refuse operators on floating-point numbers."""
@@ -101,8 +117,11 @@ def computes_in_integers(operator: Operator) -> Fault | None:
     return None
 
 
-def has_no_islands(operators: Sequence[Operator]) -> Iterator[Finding]:
-    """Refuse floating-point operators in the middle of an integer net, where it converts back and forth."""
+def has_no_islands(operators: Sequence[Operator], *, falls_back: bool = True) -> Iterator[Finding]:
+    """Refuse floating-point operators in the middle of an integer net, where it converts back and forth.
+
+    With `falls_back` False they are noted only: they run where all others do.
+    """
     integer = [place for place, operator in enumerate(operators) if _is_integer(operator)]
     for place in range(integer[0], integer[-1]) if integer else ():
         operator = operators[place]
@@ -112,6 +131,7 @@ def has_no_islands(operators: Sequence[Operator]) -> Iterator[Finding]:
                 place,
                 "works on float32 numbers between integer operators",
                 "replace the layer it comes from, or fold it into a convolution",
+                falls_back=falls_back,
             )
 
 
