@@ -1,4 +1,4 @@
-"""YAML as people write it: 1e-3 is a number, and a key that is given twice is a fault."""
+"""YAML as people write it: 1e-3 is a number, 2:4 a text, and a key that is given twice is a fault."""
 
 from __future__ import annotations
 
@@ -24,6 +24,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
 )
+# YAML 1.1 takes 2:4 for 124, minutes and seconds.
+for _digit in "123456789":
+    _Loader.yaml_implicit_resolvers[_digit].insert(0, ("tag:yaml.org,2002:str", re.compile(r"\d+(:\d+)+$")))
 
 
 def read_value(text: str) -> Any:
@@ -32,8 +35,8 @@ def read_value(text: str) -> Any:
     Raises:
         yaml.YAMLError: when it is none, or a mapping has a key twice.
 
-    >>> read_value("{learning_rate: 1e-3}")
-    {'learning_rate': 0.001}
+    >>> read_value("{learning_rate: 1e-3, granularity: 2:4}")
+    {'learning_rate': 0.001, 'granularity': '2:4'}
     """
     return yaml.load(text, Loader=_Loader)  # a SafeLoader
 
