@@ -160,8 +160,10 @@ def test_what_a_learning_rate_does_not_use_is_refused(recipe_file, overrides, sa
         assert said in message(path, *(f"{stage}.{setting}" for setting in overrides))
 
 
-def test_all_wrong_names_are_told_at_once_each_with_its_line(recipe_file):
-    text = message(recipe_file(GOOD), "pruning.scope=globl", "export.schemes=[int8, int9]", "data.generate.set=stel")
+def test_all_wrong_names_are_told_at_once_each_with_what_gave_it(recipe_file):
+    settings = ["pruning.scope=globl", "export.schemes=[int8, int9]", "data.generate.set=stel"]
+    text = message(recipe_file(GOOD), *settings)
+    assert {line.split(": ")[0] for line in text.splitlines()} == {f"--set {setting}" for setting in settings}
     assert [line.split(": ")[1] for line in text.splitlines()] == [
         "data.generate.set",
         "pruning.scope",

@@ -9,6 +9,7 @@ import difflib
 import json
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import yaml
 from pydantic import ValidationError
 
 from tfprune.errors import InputError, unknown_name
-from tfprune.recipe.faults import distinct_faults, explain_fault, place_of
+from tfprune.recipe.faults import distinct_faults, explain_fault, find_place
 from tfprune.recipe.ranges import range_faults, search_faults
 from tfprune.recipe.reading import read_recipe_file, read_value
 from tfprune.recipe.search import Search
@@ -57,17 +58,20 @@ def load_recipe(given: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     content, node = read_recipe_file(path)
     for setting in overrides:
         override(content, setting)
-    return check_recipe(content, where=str(path), node=node)
+    return check_recipe(content, where=str(path), node=node, overrides=overrides)
 
 
-def check_recipe(content: dict[str, Any], *, where: str = "recipe", node: Any = None) -> Recipe:
+def check_recipe(
+    content: dict[str, Any], *, where: str = "recipe", node: Any = None, overrides: Sequence[str] = ()
+) -> Recipe:
     """Return the checked recipe of a mapping; see `load_recipe`."""
+    place_of = partial(find_place, where=where, node=node, overrides=overrides)
     try:
         recipe = Recipe.model_validate(content)
     except ValidationError as error:
-        faults = [explain_fault(item, content, where, node) for item in distinct_faults(error)]
+        faults = [explain_fault(item, content, place_of) for item in distinct_faults(error)]
         raise InputError("\n".join(faults)) from None
-    faults = [f"{place_of(where, node, keys)}{text}" for keys, text in range_faults(recipe)]
+    faults = [f"{place_of(keys)}{text}" for keys, text in range_faults(recipe)]
     if faults:
         raise InputError("\n".join(faults))
     return recipe
@@ -83,7 +87,8 @@ def check_search(content: dict[str, Any], *, where: str = "search") -> Search:
         search = Search.model_validate(content)
     except ValidationError as error:
         items = ({**item, "loc": ("search", *item["loc"])} for item in distinct_faults(error))
-        raise InputError("\n".join(explain_fault(item, {"search": content}, where, None) for item in items)) from None
+        place_of = partial(find_place, where=where)
+        raise InputError("\n".join(explain_fault(item, {"search": content}, place_of) for item in items)) from None
     faults = [
         f"{where}: search.ranges.{path}: {text}" for path in search.ranges for text in search_faults(search, path)
     ]

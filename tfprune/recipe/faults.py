@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_origin
 
 import yaml
@@ -36,11 +36,11 @@ def _is_branch(part: str) -> bool:
     return part in ("str", "bool", "float", "int", "none") or "[" in part
 
 
-def explain_fault(item: Any, content: dict[str, Any], where: str | None, node: Any) -> str:
-    """Return one fault in one line, with its file and line unless `where` is None."""
+def explain_fault(item: Any, content: dict[str, Any], place_of: Callable[[Sequence[Any]], str]) -> str:
+    """Return one fault in one line; `place_of(keys)` is what stands in front of it."""
     keys = list(item["loc"])
     dotted = ".".join(map(str, keys)) or "recipe"
-    place = "" if where is None else place_of(where, node, keys)
+    place = place_of(keys)
     if item["type"] == "extra_forbidden":
         section = _section_of(keys[:-1])
         accepted = list(section.model_fields) if section else []
@@ -73,8 +73,12 @@ def _section_of(keys: Sequence[Any]) -> type[BaseModel] | None:
     return section
 
 
-def place_of(where: str, node: Any, keys: Sequence[Any]) -> str:
-    """Return `FILE:LINE: ` of a key, or of the nearest section around it."""
+def find_place(keys: Sequence[Any], *, where: str, node: Any = None, overrides: Sequence[str] = ()) -> str:
+    """Return the `--set KEY=VALUE: ` that gave a key, or `FILE:LINE: ` of it or of the nearest section around it."""
+    dotted = ".".join(map(str, keys)) + "."
+    for setting in overrides[::-1]:
+        if dotted.startswith(setting.partition("=")[0] + "."):
+            return f"--set {setting}: "
     line = 0
     for key in keys:
         if isinstance(node, yaml.MappingNode):

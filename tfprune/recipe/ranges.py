@@ -93,7 +93,7 @@ def _faults_of(search: Search, path: str, content: dict[str, Any]) -> Iterator[s
             yield str(error)
         except ValidationError as error:
             shown = put_values(content, {path: option})
-            yield from (explain_fault(item, shown, None, None) for item in distinct_faults(error))
+            yield from (explain_fault(item, shown, lambda keys: "") for item in distinct_faults(error))
 
 
 def _condition_faults(search: Search, path: str) -> Iterator[str]:
