@@ -78,10 +78,11 @@ def score_groups(
 ) -> np.ndarray:
     """Return one score per group, shape (groups,).
 
-    Every kernel that makes or reads the channels is judged with those channels as its filters, but no
-    kernel in front of a norm, which divides the size of its filters away, where another kernel reads
-    them. The scores of one kernel are divided by their mean size, so that layers compare, and a group
-    gets the mean, the maximum or the root mean square over its slices. Where a criterion gives negative
+    Every kernel that makes or reads the channels is judged with those channels as its filters. A
+    criterion that `compares_sizes` does not judge kernels in front of a norm, which divides the sizes
+    of their filters away, where other kernels read the channels. The scores of one kernel are divided
+    by their mean size, so that layers compare, and a group gets the mean, the maximum or the root mean
+    square over its slices. Where a criterion gives negative
     scores, all are raised such that the lowest is 0, before they are squared.
 
     Args:
@@ -97,7 +98,9 @@ def score_groups(
     if reduction not in REDUCTIONS:
         raise unknown_name("reduction", reduction, REDUCTIONS)
     by_norm = getattr(judge, "needs_scale", False)
-    slots = _norm_slots(groups) if by_norm else _telling_slots(groups)
+    slots = _norm_slots(groups) if by_norm else _kernel_slots(groups)
+    if getattr(judge, "compares_sizes", False):
+        slots = _sized(groups, slots)
     by_slot: dict[int, np.ndarray] = {}
     variable = values = None
     for index, slot in slots:
@@ -121,20 +124,19 @@ def _kernel_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
     ]
 
 
-def _telling_slots(groups: ChannelGroups) -> list[tuple[int, Slot]]:
-    """Return the slots of kernels, without those in front of a norm whose channels other kernels read.
+def _sized(groups: ChannelGroups, kernels: list[tuple[int, Slot]]) -> list[tuple[int, Slot]]:
+    """Return the slots of kernels but those in front of a norm whose channels other kernels read.
 
-    A filter times any number gives the same channel behind a norm, and its gradient is at right angles to it.
+    Behind a norm a filter times any number makes the same channel.
     """
-    kernels = _kernel_slots(groups)
     normed = _touched(groups, [slot for slot in groups.slots if _parameter(slot) in _OF_NORMS])
     told = normed & _touched(groups, [slot for _, slot in kernels if slot.role == "in"])
 
-    def tells(slot: Slot) -> bool:
+    def has_size(slot: Slot) -> bool:
         numbers = groups.numbers(slot.labels)
         return slot.role == "in" or not told[numbers[numbers >= 0]].all()
 
-    return [(index, slot) for index, slot in kernels if tells(slot)]
+    return [(index, slot) for index, slot in kernels if has_size(slot)]
 
 
 def _touched(groups: ChannelGroups, slots: Iterable[Slot]) -> np.ndarray:

@@ -19,7 +19,8 @@ frozen dataclass:
 Hand it over as `MaskController(model, schedule, criterion=Closeness(0.9))`; where a saved model
 that uses it is loaded, name its class: `with tfprune.pruning.scope(Closeness): ...`. A class
 attribute `gathers = "taylor"` asks the training step for evidence (see `GATHERED`),
-`needs_scale = True` for the gamma of the batch norm behind a layer.
+`needs_scale = True` for the gamma of the batch norm behind a layer; `compares_sizes = True` says that a
+filter's score grows with its weights, which a norm behind it divides away.
 """
 
 from __future__ import annotations

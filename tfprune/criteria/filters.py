@@ -31,6 +31,8 @@ class GeometricMedian:
     array([6., 5., 9.])
     """
 
+    compares_sizes: ClassVar[bool] = True
+
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return one score per filter."""
         rows = _rows(evidence)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,7 @@ class Magnitude:
     """
 
     power: float = 1.0
+    compares_sizes: ClassVar[bool] = True
 
     def __call__(self, evidence: Evidence) -> np.ndarray:
         """Return one score per weight."""
