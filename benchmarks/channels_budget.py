@@ -20,12 +20,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import textwrap
 import time
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import date
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -34,27 +34,30 @@ from typing import Any
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
-from tfprune.architectures import build_model
-from tfprune.architectures.files import load_model
-from tfprune.channels import WAYS, Selection, measure_cost, remove_channels
-from tfprune.data.steel import generate_steel
-from tfprune.errors import InputError
-from tfprune.export.calibration import spread
-from tfprune.export.conversion import export_tflite
-from tfprune.keras import keras, tf
-from tfprune.objectives.scores import score_confusions
-from tfprune.recipe import check_recipe
-from tfprune.recipe.sections import Recipe
-from tfprune.records import atomic_path
-from tfprune.run import train_stage
-from tfprune.run.folder import environment_record
-from tfprune.run.inputs import Inputs, build_dense, check_stages, load_inputs
-from tfprune.run.shrinking import Shrinker
-from tfprune.silence import quiet_stderr
-from tfprune.training.stage import set_determinism
-from tfprune.verification.latency import measure_latency
-from tfprune.verification.quality import measure_quality
-from tfprune.verification.runtimes import open_runtime
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from benchmarks.results import FOLDER, append_line, measured, read_lines  # noqa: E402
+from tfprune.architectures import build_model  # noqa: E402
+from tfprune.architectures.files import load_model  # noqa: E402
+from tfprune.channels import WAYS, Selection, measure_cost, remove_channels  # noqa: E402
+from tfprune.data.steel import generate_steel  # noqa: E402
+from tfprune.errors import InputError  # noqa: E402
+from tfprune.export.calibration import spread  # noqa: E402
+from tfprune.export.conversion import export_tflite  # noqa: E402
+from tfprune.keras import keras, tf  # noqa: E402
+from tfprune.objectives.scores import score_confusions  # noqa: E402
+from tfprune.recipe import check_recipe  # noqa: E402
+from tfprune.recipe.sections import Recipe  # noqa: E402
+from tfprune.records import atomic_path  # noqa: E402
+from tfprune.run import train_stage  # noqa: E402
+from tfprune.run.inputs import Inputs, build_dense, check_stages, load_inputs  # noqa: E402
+from tfprune.run.shrinking import Shrinker  # noqa: E402
+from tfprune.silence import quiet_stderr  # noqa: E402
+from tfprune.training.stage import set_determinism  # noqa: E402
+from tfprune.verification.latency import measure_latency  # noqa: E402
+from tfprune.verification.quality import measure_quality  # noqa: E402
+from tfprune.verification.runtimes import open_runtime  # noqa: E402
 
 VARIANTS = ("dense", "dense_longer", "magnitude", "taylor", "random", "width_scaled")
 WHOLE, REMOVED = VARIANTS[:2], ("magnitude", "taylor")
@@ -62,7 +65,7 @@ SHARES = (0.5, 0.25, 0.1)
 DENSE_EPOCHS = {"corrosion_field": 60, "camvid": 120, "steel": 2}
 """Epochs of the dense nets; camvid has half as many pictures."""
 RATE = 5e-3
-RESULTS = Path(__file__).parents[1] / "docs" / "results" / "channels_budget.jsonl"
+RESULTS = FOLDER / "channels_budget.jsonl"
 CELL = ("set", "width", "seed", "variant", "share", "way", "epochs", "rate", "distilled")
 PICTURES: dict[str, dict[str, Any]] = {
     "corrosion_field": {"size": [96, 96], "augment": ["HorizontalFlip", "VerticalFlip"], "val_share": 0.12},
@@ -221,11 +224,6 @@ def time_invoke(interpreter: Interpreter) -> float:
     return time.perf_counter() - begin
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """Return the finished cells."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
-
-
 def cells_of(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the cells asked for, seed by seed; those without removal have no share, those without a way none."""
     return [
@@ -263,6 +261,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             values = [member[f"iou_{scheme}"] for member in members]
             row |= {f"{scheme}_mean": round(statistics.mean(values), 4)}
             row |= {f"{scheme}_low": min(values), f"{scheme}_high": max(values)}
+        row["int8_kib"] = round(statistics.mean(member["bytes_int8"] for member in members) / 1024, 1)
         for variant in WHOLE:
             losses = [
                 whole[key] - member["iou_float32"]
@@ -277,7 +276,8 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 def write_report(path: Path) -> list[dict[str, Any]]:
     """Write the page for people and the figures for machines beside the finished cells; return the summary."""
     rows = read_lines(path)
-    cells, machine = summarize([row for row in rows if "variant" in row]), environment_record()
+    trained = [row for row in rows if "variant" in row]
+    cells, where = summarize(trained), measured(trained)
     latency, filters = ([row for row in rows if key in row] for key in ("size", "filters"))
     lines = [
         "# Channels to a budget: what is kept",
@@ -286,8 +286,9 @@ def write_report(path: Path) -> list[dict[str, Any]]:
             "`python benchmarks/channels_budget.py --data DIR/corrosion_field` (width 8; then `--width 16 "
             "--seeds 0`, and `--data DIR/camvid --seeds 0 --epochs 72`), `--way`, `--rate`, `--undistilled` as "
             "rows say, `--latency`. It goes on where it stopped: every finished training is a line of "
-            f"[{path.name}]({path.name}), and `--report` writes this page. {date.today().isoformat()}, "
-            f"{machine['cpu']}, TensorFlow {machine['tensorflow']}, one core per training.",
+            f"[{path.name}]({path.name}), and `--report` writes this page. {where['date']}, "
+            f"{where['machine']['cpu']}, TensorFlow {where['machine']['tensorflow']}, one core per training; the same "
+            "dense nets come out of both processors.",
             110,
         ),
         "",
@@ -305,8 +306,8 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         ),
         "",
         "| set | width | share of MACs | variant | way | epochs | rate | follows dense | seeds | float32 | int8 "
-        "| below dense | below longer |",
-        "|---" * 13 + "|",
+        "| int8 file, KiB | below dense | below longer |",
+        "|---" * 14 + "|",
         *(_line(row) for row in cells),
         "",
     ]
@@ -314,7 +315,7 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         lines += [
             "## Time against MACs",
             "",
-            f"Plain U-Net, width 16, {latency[0]['runtime']}; dense and pruned take turns.",
+            f"Plain U-Net, width 16, {measured(latency)['machine']['cpu']}, {latency[0]['runtime']}; they take turns.",
             "Efficiency = times as fast / times fewer MACs. Where a multiple is missing, so few are out of its reach.",
             "",
             "| pixels | dense, ms | multiples of | times fewer MACs | times as fast | efficiency |",
@@ -335,7 +336,7 @@ def write_report(path: Path) -> list[dict[str, Any]]:
             "",
         ]
     path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
-    found = {"machine": machine, "cells": cells, "latency": latency, "filters": filters}
+    found = {**where, "cells": cells, "latency": latency, "filters": filters}
     path.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return cells
 
@@ -350,7 +351,8 @@ def _line(row: dict[str, Any]) -> str:
     way = row["way"] if row["variant"] in REMOVED else ""
     return (
         f"| {row['set']} | {row['width']} | {row['macs_share']:.3f} | {row['variant']} | {way} | {row['epochs']} | "
-        f"{row['rate']:g} | {follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | {below} |"
+        f"{row['rate']:g} | {follows} | {row['seeds']} | {spread_of('float32')} | {spread_of('int8')} | "
+        f"{row['int8_kib']} | {below} |"
     )
 
 
@@ -412,11 +414,9 @@ def main() -> None:
 
 def add_lines(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """Append finished cells, and print them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        for row in rows:
-            stream.write(json.dumps(row) + "\n")
-            print(json.dumps(row), flush=True)
+    for row in rows:
+        append_line(path, row)
+        print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":
