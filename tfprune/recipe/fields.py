@@ -1,11 +1,11 @@
-"""What the sections of a recipe are made of: a strict model, names that must be in a table, budgets, targets."""
+"""What the sections of a recipe are made of: a strict model, numbers in range, names of tables, budgets, targets."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from tfprune.budget import parse_budget
@@ -39,6 +39,12 @@ def _read_by(read: Callable[[str], Any]) -> Any:
 
 Budget = _read_by(parse_budget)
 TargetName = _read_by(find_target)
+
+Size = Annotated[list[Annotated[int, Field(ge=8, le=8192)]], Field(min_length=2, max_length=2)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Sparsity = Annotated[float, Field(ge=0, lt=1)]
+Epochs = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Section(BaseModel):

@@ -32,7 +32,8 @@ from tfprune.pruning.schedules import schedule_epochs
 from tfprune.pruning.selection import Selection as LayerSelection
 from tfprune.pruning.selection import select_layers
 from tfprune.quantization.training import is_quantized
-from tfprune.recipe.sections import Channels, Pruning, Recipe, Regularization, Training
+from tfprune.recipe.sections import Recipe
+from tfprune.recipe.stages import Channels, Pruning, Regularization, Training
 from tfprune.regularization.attaching import regularize_model
 from tfprune.regularization.composite import Ramp
 from tfprune.run.measures import activation_value_bytes, build_measures

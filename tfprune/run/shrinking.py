@@ -18,7 +18,8 @@ from tfprune.data.pipeline import evaluation_batches, steps_per_epoch
 from tfprune.errors import located
 from tfprune.pruning.channels import masked_groups
 from tfprune.pruning.norms import reestimate_batch_norm
-from tfprune.recipe.sections import Channels, Recipe
+from tfprune.recipe.sections import Recipe
+from tfprune.recipe.stages import Channels
 from tfprune.run.inputs import Inputs, gradual_masks, selection_of, train_at_net_size
 from tfprune.run.measures import activation_value_bytes
 from tfprune.training.distillation import distill

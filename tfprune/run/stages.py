@@ -13,7 +13,8 @@ from tfprune.objectives.metrics import MeanIoU
 from tfprune.pruning.cloning import copy_weights, unwrap_model
 from tfprune.pruning.controller import MaskController
 from tfprune.pruning.norms import reestimate_batch_norm
-from tfprune.recipe.sections import Recipe, Training
+from tfprune.recipe.sections import Recipe
+from tfprune.recipe.stages import Training
 from tfprune.records import write_json
 from tfprune.regularization.attaching import PenaltyLog
 from tfprune.run.folder import save_model, shared_stage
