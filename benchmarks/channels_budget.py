@@ -298,9 +298,9 @@ def write_report(path: Path) -> list[dict[str, Any]]:
             f"`dense` net of its seed (rate {RATE:g}; {DENSE_EPOCHS['corrosion_field']} epochs, and "
             f"{DENSE_EPOCHS['camvid']} on camvid, which has half as many pictures) and trains the epochs of its "
             "row (Adam, cosine, the best on validation), following the dense net or not. The way iterative "
-            "halves the MACs in each round. `dense_longer` trains without removal, `random` draws the channels "
-            "by lot and removes them at once, `width_scaled` is as narrow everywhere and trains from scratch "
-            "for both together. Mean over the seeds, lowest and highest in brackets. Below dense, below "
+            "halves the MACs in each round. `dense_longer` trains without removal, `random` draws the same "
+            "share of every layer by lot and removes it at once, `width_scaled` is as narrow everywhere and trains "
+            "from scratch for both together. Mean over the seeds, lowest and highest in brackets. Below dense, below "
             "longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
             110,
         ),

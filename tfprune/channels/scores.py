@@ -82,8 +82,8 @@ def score_groups(
     criterion that `compares_sizes` does not judge kernels in front of a norm, which divides the sizes
     of their filters away, where other kernels read the channels. The scores of one kernel are divided
     by their mean size, so that layers compare, and a group gets the mean, the maximum or the root mean
-    square over its slices. Where a criterion gives negative
-    scores, all are raised such that the lowest is 0, before they are squared.
+    square over its slices. Where a criterion gives negative scores, all are raised such that the lowest
+    is 0, before they are squared.
 
     Args:
         groups: the groups.
