@@ -315,24 +315,29 @@ def write_report(path: Path) -> list[dict[str, Any]]:
         lines += [
             "## Time against MACs",
             "",
-            f"Plain U-Net, width 16, {measured(latency)['machine']['cpu']}, {latency[0]['runtime']}; they take turns.",
-            "Efficiency = times as fast / times fewer MACs. Where a multiple is missing, so few are out of its reach.",
+            f"Plain U-Net, width 16, the same share of every layer removed, float32, {latency[0]['runtime']}; the",
+            "nets take turns. Efficiency = times as fast / times fewer MACs. Where a multiple is missing, so few MACs",
+            "are out of its reach.",
             "",
-            "| pixels | dense, ms | multiples of | times fewer MACs | times as fast | efficiency |",
-            "|---" * 6 + "|",
+            "| processor | pixels | dense, ms | multiples of | times fewer MACs | times as fast | efficiency |",
+            "|---" * 7 + "|",
             *(
-                f"| {row['size']} | {row['dense_ms']} | {row['multiple_of']} | {row['times_fewer_macs']} | "
-                f"{row['times_as_fast']} ({row['low']}-{row['high']}) | {row['efficiency']} |"
+                f"| {row['cpu']} | {row['size']} | {row['dense_ms']} | {row['multiple_of']} | "
+                f"{row['times_fewer_macs']} | {row['times_as_fast']} ({row['low']}-{row['high']}) | "
+                f"{row['efficiency']} |"
                 for row in latency
             ),
             "",
-            "One 3x3 convolution of 32 channels at 128x128 by the number of its filters, in the same runtime. On a",
-            "processor with AVX-512 fewer than 16 filters cost as much as 16, and 24 more than 32: there, remove in",
-            "multiples of 16 or 32.",
+            "One 3x3 convolution of 32 channels at 128x128 by the number of its filters, in the same runtime, in ms.",
+            "On processors with AVX-512 fewer than 16 filters cost as much as 16, and 24 more than 32: there, remove",
+            "in multiples of 16 or 32.",
             "",
-            "| filters |" + "".join(f" {row['filters']} |" for row in filters),
-            "|---" * (1 + len(filters)) + "|",
-            "| ms |" + "".join(f" {row['ms']:.3f} |" for row in filters),
+            "| processor |" + "".join(f" {filters} filters |" for filters in FILTERS),
+            "|---" * (1 + len(FILTERS)) + "|",
+            *(
+                f"| {cpu} |" + "".join(f" {row['ms']:.3f} |" for row in filters if row["cpu"] == cpu)
+                for cpu in dict.fromkeys(row["cpu"] for row in filters)
+            ),
             "",
         ]
     path.with_suffix(".md").write_text("\n".join(lines), encoding="utf-8")
