@@ -1,4 +1,4 @@
-"""A ReLU that never fires must not spoil the int8 file."""
+"""Ranges of nothing but zeros do not spoil an integer file, and infinite ones are refused."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.tiny import tiny_net
+from tfprune.errors import InputError
 from tfprune.export.conversion import export_tflite
 from tfprune.keras import keras, tf
 from tfprune.verification.graph import read_operators
@@ -58,3 +59,16 @@ def test_constants_of_zeros_do_not_end_the_process_that_opens_the_file(tmp_path,
     wanted = model(pixels[:1].astype(np.float32)).numpy()[0]
     assert np.abs(open_runtime(file).predict(pixels[0]) - wanted).max() < 0.01 * np.ptp(wanted)
     assert read_operators(file)
+
+
+@pytest.mark.parametrize("scheme", ["int8", "int16x8"])
+@pytest.mark.parametrize("activation", ["relu", "softplus"])
+def test_values_that_become_infinite_are_refused_by_the_name_of_their_tensor(tmp_path, pixels, activation, scheme):
+    layers = keras.layers
+    tensor = image = keras.Input((32, 32, 3))
+    for number in range(4):
+        kernel = keras.initializers.RandomNormal(stddev=1e12, seed=number)
+        tensor = layers.Conv2D(8, 3, padding="same", activation=activation, kernel_initializer=kernel)(tensor)
+    model = keras.Model(image, layers.Conv2D(2, 1)(tensor), name="tall")
+    with pytest.raises(InputError, match=r"values in tall become infinite or no numbers: first in tensor '\S*conv2d"):
+        export_tflite(model, tmp_path / "m.tflite", scheme=scheme, class_names=["a", "b"], calibration=pixels)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
 
 from tfprune.errors import InputError
 from tfprune.export import Scheme
-from tfprune.export.int16 import has_wrong_operators, replace_wrong_operators
+from tfprune.export.int16 import replace_wrong_operators
 from tfprune.export.noise import FloatPart, KeptFloat, choose_float, float_part
-from tfprune.export.ranges import clip_ranges, fill_empty_ranges, has_empty_ranges, quantize_calibrated
+from tfprune.export.ranges import check_ranges, clip_ranges, fill_empty_ranges, quantize_calibrated
 from tfprune.export.rounding import RoundedFlatbuffer
 from tfprune.keras import keras, tf
 
@@ -42,16 +41,14 @@ def convert_function(
     Raises:
         InputError: what the converter refuses, by name.
     """
-    ask = partial(_new_converter, function, model, scheme, calibration, sparse=sparse)
+    converter = _new_converter(function, model, scheme, calibration, sparse=sparse and calibration is None)
+    # ranges are looked at, and changed, before they are used
+    converter._experimental_calibrate_only = calibration is not None
     try:
-        if not (clip or keep_float):
-            flatbuffer = ask().convert()
-            is_wrong = scheme.activations == "int16" and has_wrong_operators(flatbuffer)
-            if calibration is None or not (is_wrong or has_empty_ranges(flatbuffer)):
-                return flatbuffer, ()
-        converter = ask()
-        converter._experimental_calibrate_only = True
         calibrated = converter.convert()
+        if calibration is None:
+            return calibrated, ()
+        check_ranges(calibrated, model.name)
         if clip:
             calibrated = clip_ranges(calibrated, calibration, clip)
         calibrated = fill_empty_ranges(calibrated)
@@ -69,6 +66,8 @@ def convert_function(
                 calibrated, calibration[:_LISTENED], keep_float, quantize, rounded.packed(exact=())
             )
         return quantize(float_part(calibrated, [row.tensor for row in keep_float])), keep_float
+    except InputError:
+        raise
     except Exception as error:  # the converter's own exception type is private
         raise _conversion_error(error, function, model.name) from error
 

@@ -21,12 +21,6 @@ _OPTIONS = {
 }
 
 
-def has_wrong_operators(flatbuffer: bytes) -> bool:
-    """Return whether a .tflite with int16 activations sums in int16, or squares differences."""
-    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
-    return any(_is_wrong(model, graph, operator) for graph in model.subgraphs for operator in graph.operators)
-
-
 def replace_wrong_operators(calibrated: bytes) -> bytes:
     """Return a float .tflite with calibrated ranges without sums (a mean times a count) and squared differences.
 
@@ -89,8 +83,8 @@ def _kind(model: Any, operator: Any) -> int:
 
 def _is_wrong(model: Any, graph: Any, operator: Any) -> bool:
     kinds = (_OPERATORS.SUM, _OPERATORS.SQUARED_DIFFERENCE)
-    types = (schema.TensorType.FLOAT32, schema.TensorType.INT16)
-    return _kind(model, operator) in kinds and graph.tensors[operator.outputs[0]].type in types
+    is_float = graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
+    return is_float and _kind(model, operator) in kinds
 
 
 def _become(model: Any, operator: Any, kind: int) -> None:

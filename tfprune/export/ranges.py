@@ -14,6 +14,7 @@ from typing import Any
 import flatbuffers
 import numpy as np
 
+from tfprune.errors import InputError
 from tfprune.export import Scheme
 from tfprune.export.int16 import count_values
 from tfprune.export.interpreting import open_flatbuffer, run_picture
@@ -28,15 +29,24 @@ _SMALLEST_SCALE = 1e-7
 _SMALLEST_RANGE = 256 * _SMALLEST_SCALE
 
 
-def has_empty_ranges(flatbuffer: bytes) -> bool:
-    """Return whether an integer .tflite holds an activation whose scale says that it was always zero."""
-    model = schema.ModelT.InitFromPackedBuf(bytearray(flatbuffer), 0)
-    kinds = (schema.TensorType.INT8, schema.TensorType.INT16)
-    return any(
-        0 < tensor.quantization.scale[0] < _SMALLEST_SCALE
-        for tensor in _activations(model, *kinds)
-        if tensor.quantization.scale is not None and len(tensor.quantization.scale)
-    )
+def check_ranges(calibrated: bytes, name: str) -> None:
+    """Refuse calibrated ranges of a model that no integers can stand for: they end the process that quantizes.
+
+    Raises:
+        InputError: when a range is infinite, or made of something that is no number.
+    """
+    model = schema.ModelT.InitFromPackedBuf(bytearray(calibrated), 0)
+    broken = [
+        tensor.name.decode(errors="replace")
+        for tensor in _activations(model, schema.TensorType.FLOAT32)
+        if not np.isfinite(_range_of(tensor) or np.nan).all()  # it records no range where it saw no numbers at all
+    ]
+    if broken:
+        raise InputError(
+            f"on the calibration pictures, values in {name} become infinite or no numbers: first in tensor "
+            f"'{broken[0]}'. Integers cannot hold them. Look whether float32 answers make sense, whether its "
+            "weights are finite, and whether the model wants other pixels than raw ones, 0 to 255 (`preprocessing`)"
+        )
 
 
 def fill_empty_ranges(calibrated: bytes) -> bytes:
@@ -133,11 +143,16 @@ def _with_ranges(calibrated: bytes, change: Callable[[str, float, float], tuple[
     """Return a flatbuffer with the range of each activation replaced by `change(name, low, high)`."""
     model = schema.ModelT.InitFromPackedBuf(bytearray(calibrated), 0)
     for tensor in _activations(model, schema.TensorType.FLOAT32):
-        ranges = tensor.quantization
-        if ranges.min is not None and len(ranges.min):
-            low, high = change(tensor.name.decode(), float(ranges.min[0]), float(ranges.max[0]))
-            ranges.min, ranges.max = [low], [high]
+        if (found := _range_of(tensor)) is not None:
+            low, high = change(tensor.name.decode(), *found)
+            tensor.quantization.min, tensor.quantization.max = [low], [high]
     return _packed(model)
+
+
+def _range_of(tensor: Any) -> tuple[float, float] | None:
+    """Return the lowest and the highest value that calibration saw in a tensor, or None."""
+    ranges = tensor.quantization
+    return None if ranges.min is None or not len(ranges.min) else (float(ranges.min[0]), float(ranges.max[0]))
 
 
 def _without_ranges(calibrated: bytes, names: Collection[str]) -> bytes:
