@@ -98,13 +98,12 @@ def describe_subject(records: RunRecords) -> str:
 def list_facts(records: RunRecords) -> list[tuple[str, str]]:
     """Return the few facts that stand under the title."""
     size = records.dataset.get("input_size")
-    ended, began = records.run.get("finished"), records.run.get("started")
     facts = [
         ("data", records.dataset.get("name")),
         ("classes", join_words(list(records.class_names), most=MOST_NAMES)),
         ("test images", records.dataset.get("test_images")),
         ("input", f"{size[0]} x {size[1]} pixels, {_channels(records.dataset.get('channels'))}" if size else None),
-        ("finished" if ended else "started", ended or began),
+        ("finished", records.run.get("finished")),
         ("training took", as_duration(records.run["seconds"]) if records.run.get("seconds") else None),
         ("tfprune", records.environment.get("tfprune")),
     ]

@@ -64,11 +64,6 @@ def list_figures(rows: Sequence[Row]) -> list[Group]:
     return [group for group in groups if any(cell.value is not None for line in group.lines for cell in line.cells)]
 
 
-def foreground(class_names: Sequence[str]) -> list[str]:
-    """Return the class names without class 0."""
-    return list(class_names[1:])
-
-
 def _quality_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
     def scores(label: str, read: Callable[[Row], float | None]) -> Line:
         cells = [_score_cell(read(row), read(reference), is_reference=row is reference) for row in rows]
@@ -150,9 +145,7 @@ def _time_lines(rows: Sequence[Row], reference: Row) -> list[Line]:
 
 
 def _speed_cell(row: Row, *, first: bool) -> Cell:
-    if row.faster_ratio is None or first:
-        return Cell(as_ratio(row.faster_ratio), row.faster_ratio)
-    if row.faster_low is None or row.faster_high is None:
+    if first or None in (row.faster_ratio, row.faster_low, row.faster_high):
         return Cell(as_ratio(row.faster_ratio), row.faster_ratio)
     spread = f"{as_ratio(row.faster_low)} to {as_ratio(row.faster_high)}"
     tone = 1 if row.faster_low > 1 else -1 if row.faster_high < 1 else 0
