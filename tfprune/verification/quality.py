@@ -15,7 +15,6 @@ from tfprune.objectives.counts import count_confusions
 class Quality:
     """What was predicted, uint8 (N, H, W), and its confusion counts, int64 (N, K, K), rows are the truth."""
 
-    images: int
     confusions: np.ndarray
     predicted: np.ndarray
 
@@ -42,4 +41,4 @@ def measure_quality(
         if ids.shape != masks.shape[1:]:
             raise InputError(f"image {index}: the class map is {ids.shape} and the mask is {masks.shape[1:]}")
         predicted[index] = ids
-    return Quality(images=len(masks), confusions=count_confusions(masks, predicted, classes), predicted=predicted)
+    return Quality(confusions=count_confusions(masks, predicted, classes), predicted=predicted)
