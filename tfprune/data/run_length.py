@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -122,19 +122,18 @@ def read_table(path: Path) -> dict[str, tuple[tuple[int, str], ...]]:
     return {name: tuple(runs) for name, runs in found.items()}
 
 
-def write_table(path: Path, masks: Mapping[str, np.ndarray] | Iterable[tuple[str, np.ndarray]], classes: int) -> Path:
+def write_table(path: Path, masks: Mapping[str, np.ndarray], classes: int) -> Path:
     """Write masks (H, W) of class ids by picture name, one row for each class from 1, empty where there is none.
 
     Args:
         path: of the table.
-        masks: picture name with its suffix -> mask, or such pairs.
+        masks: picture name with its suffix -> mask.
         classes: number of classes, the background included.
     """
-    pairs = masks.items() if isinstance(masks, Mapping) else masks
     with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["ImageId_ClassId", "EncodedPixels"])
-        for name, mask in pairs:
+        for name, mask in masks.items():
             for number in range(1, classes):
                 writer.writerow([f"{name}_{number}", encode_runs(mask == number)])
     return path
