@@ -89,11 +89,9 @@ class VelaEstimate:
     reason).
     """
 
-    accelerator: str
     sram_bytes: int
     flash_bytes: int
     time_ms: float
-    macs: int
     faults: tuple[tuple[str, str, str], ...]
 
 
@@ -125,11 +123,9 @@ def estimate_with_vela(path: str | Path, system: System) -> VelaEstimate:
             row = next(csv.DictReader(stream))
     stored = ("off_chip_flash_memory_used", "on_chip_flash_memory_used", "dram_memory_used")
     return VelaEstimate(
-        accelerator=system.accelerator,
         sram_bytes=round(1024 * float(row["sram_memory_used"])),
         flash_bytes=round(1024 * sum(float(row[name]) for name in stored)),
         time_ms=1e3 * float(row["inference_time"]),
-        macs=int(float(row["nn_macs"])),
         faults=tuple(_read_faults(result.stdout)),
     )
 
