@@ -70,7 +70,7 @@ def from_config(config: Any) -> Any:
     if isinstance(config, list):
         return tuple(from_config(part) for part in config)
     name = config["class_name"]
-    found = keras.utils.get_custom_objects().get(name) or _scoped(name) or _OURS.get(name)
+    found = keras.utils.get_custom_objects().get(name) or keras.utils.get_registered_object(name) or _OURS.get(name)
     if found is None:
         raise InputError(
             f"the model was saved with '{name}', which is not known here: load it within "
@@ -79,10 +79,6 @@ def from_config(config: Any) -> Any:
     if found is groups.ChannelGroup:
         return _group(config["config"])
     return found.from_config(config["config"]) if hasattr(found, "from_config") else found(**config["config"])
-
-
-def _scoped(name: str) -> Any:
-    return keras.utils.get_registered_object(name)
 
 
 def _group(config: dict[str, Any]) -> groups.ChannelGroup:
