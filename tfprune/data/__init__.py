@@ -10,9 +10,10 @@ from tfprune.data.arrays import SegmentationArrays, describe_set, load_arrays
 from tfprune.data.branches import generate_branches
 from tfprune.data.check import CheckReport, check_folder
 from tfprune.data.faults import FileFault, Finding
+from tfprune.data.folders import Pair
 from tfprune.data.images import read_image, read_mask
 from tfprune.data.masks import ClassTable
-from tfprune.data.sets import Pair, SegmentationSet, open_set
+from tfprune.data.sets import SegmentationSet, open_set
 from tfprune.data.steel import generate_steel
 from tfprune.data.strips import generate_strips
 from tfprune.data.wells import generate_wells

@@ -12,9 +12,10 @@ import numpy as np
 from PIL import Image
 
 from tfprune.data.faults import FileFault
+from tfprune.data.folders import Pair
 from tfprune.data.images import read_image, read_mask
 from tfprune.data.masks import ClassTable
-from tfprune.data.sets import Pair, SegmentationSet
+from tfprune.data.sets import SegmentationSet
 from tfprune.records import IGNORE_ID
 
 

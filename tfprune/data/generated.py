@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from tfprune.data.folders import SPLITS
 from tfprune.data.run_length import TABLE, write_table
 from tfprune.errors import InputError
 from tfprune.records import atomic_path, plain, read_json, write_json
 
-SPLITS = ("train", "val", "test")
 _SMALLEST_SIDE = 16
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], tuple[np.ndarray, np.ndarray]]

@@ -15,8 +15,6 @@ from tfprune.data.masks import ClassTable, build_class_table
 from tfprune.data.splits import make_splits, read_split_file
 from tfprune.errors import InputError, nearest
 
-__all__ = ["ClassTable", "Pair", "SegmentationSet", "inspect_set", "open_set"]
-
 _DESCRIPTION = "dataset.json"
 _DESCRIBED = (
     *("name", "class_names", "ignore_index", "colours", "merge_classes"),

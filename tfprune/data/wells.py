@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tfprune.data.generated import SPLITS, checked_counts, checked_size, same_parameters, whole_number
+from tfprune.data.folders import SPLITS
+from tfprune.data.generated import checked_counts, checked_size, same_parameters, whole_number
 from tfprune.data.patches import convert_patches
 from tfprune.data.run_length import TABLE
 from tfprune.data.steel_scene import Scene
