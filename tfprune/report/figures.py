@@ -97,12 +97,7 @@ def draw_front(points: Sequence[tuple[str, Row]]) -> str | None:
                 markeredgewidth=0.5,
                 markeredgecolor="white",
             )
-        sizes = [row.file_bytes or 0 for _, row in shown]
-        if max(sizes) > 5 * min(sizes):
-            axes.set_xscale("log")
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+        scale_costs(axes, [row.file_bytes or 0 for _, row in shown])
         axes.set_xlabel("file, KiB")
         axes.set_ylabel("mean IoU")
         _add_front_legend(figure, runs, kinds)
@@ -172,6 +167,15 @@ def new_figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasSVG(figure)
     return figure, figure.add_subplot()
+
+
+def scale_costs(axes: Axes, costs: Sequence[float]) -> None:
+    """Write costs along the x axis, by factors where they differ much."""
+    if max(costs) > 5 * min(costs):
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
 
 
 def _stage_starts(histories: Histories) -> dict[str, float]:

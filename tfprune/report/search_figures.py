@@ -7,11 +7,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from tfprune.report.figures import BLUE, GREY, INK, RUN_COLOURS, STYLE, as_data_uri, new_figure
+from tfprune.report.figures import BLUE, GREY, INK, RUN_COLOURS, STYLE, as_data_uri, new_figure, scale_costs
 from tfprune.report.wording import COSTS, as_cost, write_value
 
 Trial = Mapping[str, Any]
@@ -43,7 +41,7 @@ def draw_cost_front(search: Mapping[str, Any], cost: str) -> str | None:
                 place = (trial["figures"][cost] / scale, trial["figures"][quality])
                 text = trial["trial"].removeprefix("trial_")
                 axes.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=8)
-        _scale_costs(axes, [trial["figures"][cost] / scale for trial in shown])
+        scale_costs(axes, [trial["figures"][cost] / scale for trial in shown])
         axes.margins(0.08)
         axes.set_xlabel(f"{COSTS[cost].label}, {COSTS[cost].unit}")
         axes.set_ylabel(f"{quality}, validation")
@@ -119,11 +117,3 @@ def _heights(search: Mapping[str, Any], shown: Sequence[Trial], name: str) -> tu
 
 def _axis_name(name: str) -> str:
     return f"{COSTS[name].label}\n{COSTS[name].unit}" if name in COSTS else name.replace(".", "\n").replace("_", "\n")
-
-
-def _scale_costs(axes: Axes, costs: Sequence[float]) -> None:
-    if max(costs) > 5 * min(costs):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
