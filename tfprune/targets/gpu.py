@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from tfprune.targets.rules import Finding
+from tfprune.targets.rules import Finding, finding
 from tfprune.verification.graph import read_operators
 
 
@@ -21,14 +21,9 @@ def ask_gpu_delegate(path: Path) -> Iterator[Finding]:
         tf.lite.experimental.Analyzer.analyze(model_path=str(path), gpu_compatibility=True)
     operators = read_operators(path) or ()
     for place, fault in _faults(said.getvalue()).items():
-        operator = operators[place]
-        yield Finding(
-            place,
-            operator.name,
-            operator.outputs[0].name if operator.outputs else "",
-            fault,
-            "export with --head logits" if operator.name in ("ARG_MAX", "CAST") else "replace the layer it comes from",
-        )
+        is_head = operators[place].name in ("ARG_MAX", "CAST")
+        way_out = "export with --head logits" if is_head else "replace the layer it comes from"
+        yield finding(operators, place, fault, way_out)
 
 
 def _faults(said: str) -> dict[int, str]:
