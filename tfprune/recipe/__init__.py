@@ -16,9 +16,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tfprune.errors import InputError, unknown_name
+from tfprune.errors import InputError, located, unknown_name
 from tfprune.recipe.faults import distinct_faults, explain_fault, find_place
-from tfprune.recipe.ranges import range_faults, search_faults
+from tfprune.recipe.ranges import find_section, range_faults, search_faults
 from tfprune.recipe.reading import read_recipe_file, read_value
 from tfprune.recipe.search import Search
 from tfprune.recipe.sections import Recipe
@@ -140,14 +140,9 @@ def override(content: dict[str, Any], setting: str) -> None:
     key, equals, value = setting.partition("=")
     if not equals or not key:
         raise InputError(f"--set {setting}: write it as section.key=value, such as training.epochs=5")
-    *sections, last = key.split(".")
-    for section in sections:
-        if content.get(section) is None:
-            content[section] = {}
-        content = content[section]
-        if not isinstance(content, dict):
-            raise InputError(f"--set {setting}: '{section}' is not a section of the recipe")
+    with located(f"--set {setting}"):
+        section, last = find_section(content, key)
     try:
-        content[last] = read_value(value)
+        section[last] = read_value(value)
     except yaml.YAMLError as error:
         raise InputError(f"--set {setting}: the value is not valid YAML ({error})") from error

@@ -26,19 +26,28 @@ def put_values(content: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
     """
     changed = copy.deepcopy(dict(content))
     for path, value in values.items():
-        *sections, last = path.split(".")
-        place = changed
-        for section in sections:
-            if place.get(section) is None:
-                place[section] = {}
-            place = place[section]
-            if not isinstance(place, dict):
-                raise InputError(f"'{section}' is not a section of the recipe")
+        place, last = find_section(changed, path)
         if isinstance(value, Mapping) and isinstance(place.get(last), dict):
             place[last] = {**place[last], **copy.deepcopy(dict(value))}
         else:
             place[last] = copy.deepcopy(value)
     return changed
+
+
+def find_section(content: dict[str, Any], path: str) -> tuple[dict[str, Any], str]:
+    """Return the mapping that a dotted path ends in, made where it is absent, and the last key of the path.
+
+    Raises:
+        InputError: when the path leads through something that is no section.
+    """
+    *sections, last = path.split(".")
+    for section in sections:
+        if content.get(section) is None:
+            content[section] = {}
+        content = content[section]
+        if not isinstance(content, dict):
+            raise InputError(f"'{section}' is not a section of the recipe")
+    return content, last
 
 
 def searched_content(recipe: Recipe) -> dict[str, Any]:
