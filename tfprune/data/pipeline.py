@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -64,15 +65,8 @@ def training_batches(
         image, mask = augment(arrays.images[0], arrays.masks[0], 0)
         image_shape, mask_shape = image.shape, mask.shape
 
-    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        # fetch is pure: declared stateless it stays parallel under op determinism
-        images, masks = tf.numpy_function(fetch, [number], (tf.uint8, tf.uint8), stateful=False)
-        images.set_shape((length, *image_shape))
-        masks.set_shape((length, *mask_shape))
-        return tf.cast(images, tf.float32), masks
-
     numbers = tf.data.Dataset.range(first_epoch * steps, max(first_epoch, epochs) * steps)
-    return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return _fetched(numbers, fetch, (length, *image_shape), (length, *mask_shape))
 
 
 def _sample_seed(seed: int, epoch: int, picture: int) -> int:
@@ -88,11 +82,20 @@ def evaluation_batches(arrays: SegmentationArrays, *, batch_size: int) -> tf.dat
         chosen = slice(int(start), int(start) + batch_size)
         return arrays.images[chosen], arrays.masks[chosen]
 
-    def batch(start: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, masks = tf.numpy_function(fetch, [start], (tf.uint8, tf.uint8), stateful=False)
-        images.set_shape((None, *arrays.images.shape[1:]))
-        masks.set_shape((None, *arrays.masks.shape[1:]))
+    starts = tf.data.Dataset.range(0, len(arrays), batch_size)
+    return _fetched(starts, fetch, (None, *arrays.images.shape[1:]), (None, *arrays.masks.shape[1:]))
+
+
+def _fetched(
+    numbers: tf.data.Dataset, fetch: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]], *shapes: tuple[Any, ...]
+) -> tf.data.Dataset:
+    """Return the batches that `fetch` gives for numbers, in their order: images in float32, masks, of these shapes."""
+
+    def batch(number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        # fetch is pure: declared stateless it stays parallel under op determinism
+        images, masks = tf.numpy_function(fetch, [number], (tf.uint8, tf.uint8), stateful=False)
+        for values, shape in zip((images, masks), shapes, strict=True):
+            values.set_shape(shape)
         return tf.cast(images, tf.float32), masks
 
-    starts = tf.data.Dataset.range(0, len(arrays), batch_size)
-    return starts.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return numbers.map(batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
