@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.export.nets import without_card
+from tfprune.cli import main
 from tfprune.cli.given import picture_size
 from tfprune.errors import InputError
 
 
-def tfprune(*arguments, cwd=None):
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "tfprune", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=None)
+def tfprune(*arguments, cwd="."):
+    """Run the command line, in this process: a new one would spend its time on importing TensorFlow."""
+    said, complained, code = io.StringIO(), io.StringIO(), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(said), redirect_stderr(complained):
+        patch.setattr("sys.argv", ["tfprune", *map(str, arguments)])
+        patch.chdir(cwd)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code
+    return subprocess.CompletedProcess(arguments, code, said.getvalue(), complained.getvalue())
 
 
 @pytest.fixture(scope="module")

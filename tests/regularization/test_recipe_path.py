@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+from tests.cli.test_commands import tfprune
 from tests.report.parsed_page import Page
 from tfprune.architectures.files import load_model
 from tfprune.errors import InputError
@@ -125,6 +124,4 @@ def test_the_readme_shows_a_section_that_is_accepted(tiny_recipe):
 
 @pytest.mark.parametrize(("kind", "names"), [("regularizers", REGULARIZERS), ("gradient-readings", GRADIENT_READINGS)])
 def test_the_command_line_lists_them(kind, names):
-    command = [sys.executable, "-m", "tfprune", "list", kind]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert shown.split() == list(names)
+    assert tfprune("list", kind).stdout.split() == list(names)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
+from tests.cli.test_commands import tfprune
 from tests.search.conftest import searched_content
 from tfprune.errors import InputError
 from tfprune.recipe import check_recipe, load_recipe, recipe_difference, recipe_text
@@ -94,18 +92,15 @@ def test_dense_work_is_the_same_where_later_stages_differ():
 
 
 def test_show_and_pick_on_the_command_line(searched, records, tmp_path):
-    shown = subprocess.run(
-        [sys.executable, "-m", "tfprune", "search", "show", str(searched)], capture_output=True, text=True, check=True
-    ).stdout
+    shown = tfprune("search", "show", searched).stdout
     assert "4 trials have ended, 2 of them within the constraints, 2 rejected by shape" in " ".join(shown.split())
     assert max(map(len, shown.splitlines())) <= 80 and (searched / "search.html").exists()
-    command = [sys.executable, "-m", "tfprune", "search", "pick", str(searched)]
-    picked = subprocess.run([*command, "best gzip_bytes"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    picked = tfprune("search", "pick", searched, "best gzip_bytes", cwd=tmp_path)
     best = min((record for record in records if record.is_feasible), key=lambda record: record.figures["gzip_bytes"])
     (path,) = tmp_path.glob("tiny_search_trial_*.yaml")
     assert path.name in picked.stdout and path.stem.endswith(best.trial)
     ours = load_recipe(path)
     theirs = trial_recipe(check_recipe(searched_content()), ours.name, best.values)
     assert recipe_difference(recipe_text(ours), recipe_text(theirs)) == "" and "gzip_bytes" in ours.about.result
-    none = subprocess.run([*command, "best iou with macs<=1"], capture_output=True, text=True)
+    none = tfprune("search", "pick", searched, "best iou with macs<=1")
     assert none.returncode == 2 and "no trial is within the bound on macs" in none.stderr
