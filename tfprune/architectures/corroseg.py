@@ -59,10 +59,12 @@ def corroseg(
     style = Style(batch_norm=batch_norm, bias=True)
 
     def decode(features: list[Any]) -> Any:
-        filters = given or tuple(skip.shape[-1] for skip in features[1:])
-        if merge == "add" and filters != tuple(skip.shape[-1] for skip in features[1:]):
-            wide = [skip.shape[-1] for skip in features[1:]]
-            raise InputError(f"{net}: with merge add, decoder_filters must be those of the skips, {wide}, or left out")
+        wide = tuple(skip.shape[-1] for skip in features[1:])
+        filters = given or wide
+        if merge == "add" and filters != wide:
+            raise InputError(
+                f"{net}: with merge add, decoder_filters must be those of the skips, {[*wide]}, or left out"
+            )
         sizes = feature_sizes(features, input_size)
         x = features[0]
         for stage, (skip, width) in enumerate(zip(features[1:], filters, strict=True)):
@@ -139,12 +141,9 @@ def fcn(
             x = convolve(x, width * 2**index, style=style, name=f"encoder{index}{part}")
         x = layers.MaxPooling2D(2, name=f"encoder{index}_pool")(x) if index < depth else x
     x = drop(x, dropout, name="encoder")
-    if depth == 0:
-        x = layers.Conv2D(outputs, 1)(x)
-    elif upsampling == "transpose":
-        x = layers.Conv2D(outputs, 1, name="decoder_scores")(x)
+    x = layers.Conv2D(outputs, 1, name="decoder_scores")(x)
+    if depth and upsampling == "transpose":
         x = layers.Conv2DTranspose(outputs, 2 * stride, strides=stride, padding="same")(x)
-    else:
-        x = layers.Conv2D(outputs, 1, name="decoder_scores")(x)
+    elif depth:
         x = layers.UpSampling2D(stride, interpolation="bilinear")(x)
     return Draft(keras.Model(image, x), scale=1 / 255)
