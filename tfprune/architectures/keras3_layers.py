@@ -122,8 +122,6 @@ def _set_option(options: dict[str, Any], name: str, value: Any, source: Source) 
     options[name] = cls(**{key: item for key, item in value["config"].items() if key in accepted})
 
 
-# Activations ----------------------------------------------------------------------------------------------------
-
 _SAME_ACTIVATIONS = {
     **{name: name for name in ("linear", "relu", "relu6", "leaky_relu", "elu", "selu", "softplus", "softsign")},
     **{name: name for name in ("sigmoid", "tanh", "softmax", "log_softmax", "exponential", "gelu", "mish")},
@@ -179,9 +177,6 @@ def _activation(source: Source, given: Any) -> tuple[str, Call | None]:
     if name in COMPOSED_ACTIVATIONS:
         return "linear", COMPOSED_ACTIVATIONS[name](source)
     raise source.refuse(f"has the activation {name}, which tf_keras has not")
-
-
-# Layers with a counterpart of another form -----------------------------------------------------------------------
 
 
 def normalization(source: Source) -> Counterpart:

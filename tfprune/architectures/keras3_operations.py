@@ -21,11 +21,6 @@ layers = keras.layers
 Convert = Callable[[Source], Call]
 
 
-def is_tensor(value: Any) -> bool:
-    """Return whether an argument of a call is a tensor of the graph."""
-    return tf.is_tensor(value)
-
-
 def making_once() -> Callable[[Callable[[], Any]], Any]:
     """Return a function that makes the layer of an operation at the first of its calls, when shapes are known."""
     made: list[Any] = []
@@ -69,7 +64,7 @@ def arithmetic(merge: type | None, call: Callable[..., Any], *, linear: Callable
         once = making_once()
 
         def made(left: Any, right: Any) -> Any:
-            tensors = is_tensor(left), is_tensor(right)
+            tensors = tf.is_tensor(left), tf.is_tensor(right)
             if merge and all(tensors) and len(left.shape) == len(right.shape):
                 return once(lambda: merge(name=source.name))([left, right])
             if linear and not all(tensors):
@@ -150,7 +145,7 @@ def get_item(source: Source) -> Call:
 
     def call(x: Any, given: Any) -> Any:
         keys = list(given) if isinstance(given, Sequence) else [given]
-        if any(isinstance(item, list) or is_tensor(item) for item in keys):
+        if any(isinstance(item, list) or tf.is_tensor(item) for item in keys):
             raise source.refuse("picks elements by a list or a tensor")
         if Ellipsis in keys:
             at = keys.index(Ellipsis)
@@ -210,9 +205,9 @@ def divide(source: Source) -> Call:
     reciprocal = TFOpLambda(tf.math.reciprocal, name=source.fresh_name("reciprocal"))
 
     def made(left: Any, right: Any) -> Any:
-        if not is_tensor(right):
+        if not tf.is_tensor(right):
             return product(left, 1.0 / np.asarray(right, np.float64))
-        return ratio(left, right) if is_tensor(left) else product(left, reciprocal(right))
+        return ratio(left, right) if tf.is_tensor(left) else product(left, reciprocal(right))
 
     return made
 
