@@ -235,7 +235,7 @@ def test_small_sizes_are_answered_with_the_smallest():
         ("unet_plus_plus", {"decoder_filters": [8] * 4}, r"unet_plus_plus: decoder_filters must be five whole numbers"),
         ("manet", {"decoder_filters": [16, 16, 8, 8, True]}, r"manet: decoder_filters must be five whole numbers"),
         ("fpn", {"pyramid_filters": 1}, r"pyramid_filters must be a whole number of at least 2"),
-        ("pspnet", {"downsample_factor": 32}, r"downsample_factor must be 4, 8 or 16, not 32"),
+        ("pspnet", {"downsample_factor": 32}, r"unknown downsample_factor .32.*Accepted: 4, 8, 16"),
         ("pspnet", {"pyramid_filters": 0}, r"pyramid_filters must be a whole number of at least 1"),
     ],
 )

@@ -7,9 +7,9 @@ from typing import Any
 
 from tfprune.architectures.encoders import STRIDE, build_on_encoder, encoder_preprocessing
 from tfprune.architectures.finishing import Draft
-from tfprune.architectures.options import check_wholes
+from tfprune.architectures.options import check_whole, check_wholes
 from tfprune.architectures.strides import check_stride
-from tfprune.errors import InputError, look_up
+from tfprune.errors import look_up
 from tfprune.keras import keras
 
 # what the library calls the layers of its decoders; all others are the encoder's
@@ -81,8 +81,7 @@ def fpn(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    if not _is_count(pyramid_filters) or pyramid_filters < 2:
-        raise InputError(f"fpn: pyramid_filters must be a whole number of at least 2, not {pyramid_filters!r}")
+    check_whole("fpn", 2, None, pyramid_filters=pyramid_filters)
     return _draft(
         "FPN",
         net="fpn",
@@ -155,10 +154,8 @@ def pspnet(
     Raises:
         InputError: for an option that is not accepted, or weights that cannot be had.
     """
-    if not _is_count(downsample_factor) or downsample_factor not in (4, 8, 16):
-        raise InputError(f"pspnet: downsample_factor must be 4, 8 or 16, not {downsample_factor!r}")
-    if not _is_count(pyramid_filters):
-        raise InputError(f"pspnet: pyramid_filters must be a whole number of at least 1, not {pyramid_filters!r}")
+    look_up("downsample_factor", str(downsample_factor), dict.fromkeys(("4", "8", "16")), "pspnet")
+    check_whole("pspnet", 1, None, pyramid_filters=pyramid_filters)
     return _draft(
         "PSPNet",
         net=f"pspnet of downsample_factor {downsample_factor}",
@@ -204,7 +201,3 @@ def _draft(
         loaded=lambda name: name != head and not name.startswith(_DECODER_NAMES),
         bgr=pixels.bgr,
     )
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1

@@ -8,16 +8,17 @@ from typing import Any
 from tfprune.errors import InputError
 
 
-def check_whole(net: str, low: int, high: int, **values: Any) -> None:
-    """Refuse what is not a whole number from `low` to `high`.
+def check_whole(net: str, low: int, high: int | None, **values: Any) -> None:
+    """Refuse what is not a whole number from `low` to `high` (None: any).
 
     >>> check_whole("fcn", 1, 7, depth=9)
     Traceback (most recent call last):
     tfprune.errors.InputError: fcn: depth must be a whole number from 1 to 7, not 9
     """
     for name, value in values.items():
-        if not _is_whole(value) or not low <= value <= high:
-            raise InputError(f"{net}: {name} must be a whole number from {low} to {high}, not {value!r}")
+        if not _is_whole(value) or value < low or (high is not None and value > high):
+            accepted = f"of at least {low}" if high is None else f"from {low} to {high}"
+            raise InputError(f"{net}: {name} must be a whole number {accepted}, not {value!r}")
 
 
 def check_wholes(net: str, count: int | None, **values: Any) -> tuple[int, ...]:

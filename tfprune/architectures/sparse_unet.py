@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tfprune.architectures.finishing import Draft
+from tfprune.architectures.options import check_whole
 from tfprune.architectures.strides import check_stride
-from tfprune.errors import InputError
 from tfprune.keras import keras, tf
 
 layers = keras.layers
@@ -36,9 +36,9 @@ def sparse_unet(
     Raises:
         InputError: for an option out of its range, or a size off the stride.
     """
-    for name, value, high in (("width", width, 1024), ("depth", depth, 5), ("blocks", blocks, 8)):
-        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= high:
-            raise InputError(f"sparse_unet: {name} must be a whole number from 1 to {high}, not {value!r}")
+    check_whole("sparse_unet", 1, 1024, width=width)
+    check_whole("sparse_unet", 1, 5, depth=depth)
+    check_whole("sparse_unet", 1, 8, blocks=blocks)
     check_stride(input_size, 2 ** (depth + 1), net=f"sparse_unet of depth {depth}")
 
     image = keras.Input((*input_size, channels))
