@@ -28,7 +28,7 @@ def build_strategy(name: str) -> Any:
     builders = {"mirrored": tf.distribute.MirroredStrategy, "multi_worker": tf.distribute.MultiWorkerMirroredStrategy}
     build = look_up("distribution", name, builders)
     if name == "multi_worker":
-        _task()
+        _read_config()
     with quiet_stderr():
         return build()
 
@@ -37,8 +37,9 @@ def is_chief(distribution: str | None) -> bool:
     """Return whether this process keeps the results: it is alone, or worker 0 (or `chief`) of TF_CONFIG."""
     if distribution != "multi_worker":
         return True
-    task = _task()
-    return task["type"] == "chief" or (task["type"] == "worker" and task["index"] == 0 and "chief" not in _cluster())
+    config = _read_config()
+    kind, index = config["task"]["type"], config["task"]["index"]
+    return kind == "chief" or (kind == "worker" and index == 0 and "chief" not in config["cluster"])
 
 
 @contextmanager
@@ -65,7 +66,7 @@ def shard_batches(dataset: tf.data.Dataset) -> tf.data.Dataset:
     return dataset.with_options(options)
 
 
-def _config() -> dict[str, Any]:
+def _read_config() -> dict[str, Any]:
     given = os.environ.get("TF_CONFIG", "")
     form = '{"cluster": {"worker": ["10.0.0.1:2222", "10.0.0.2:2222"]}, "task": {"type": "worker", "index": 0}}'
     try:
@@ -77,11 +78,3 @@ def _config() -> dict[str, Any]:
             f"to list all workers and say which one this is: {form}"
         ) from None
     return config
-
-
-def _task() -> dict[str, Any]:
-    return _config()["task"]
-
-
-def _cluster() -> dict[str, Any]:
-    return _config()["cluster"]
