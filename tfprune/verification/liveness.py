@@ -28,7 +28,9 @@ def peak_activation_bytes(operators: Sequence[Operator]) -> int | None:
     last: dict[int, int] = {}
     sizes: dict[int, int | None] = {}
     for step, operator in enumerate(operators):
-        inputs = [tensor for tensor in operator.inputs if tensor and not _is_weight(tensor, weights)]
+        inputs = [
+            tensor for tensor in operator.inputs if tensor and not tensor.constant and tensor.index not in weights
+        ]
         if not inputs and operator.name in ("DEQUANTIZE", "DENSIFY"):
             weights |= {tensor.index for tensor in operator.outputs}
             continue
@@ -53,10 +55,6 @@ def _sums_bytes(operator: Operator) -> int:
     if operator.name != "TRANSPOSE_CONV" or output.dtype not in _SUM_BYTES:
         return 0
     return math.prod(output.shape) * _SUM_BYTES[output.dtype]
-
-
-def _is_weight(tensor: Tensor, weights: set[int]) -> bool:
-    return tensor.constant or tensor.index in weights
 
 
 def _bytes(tensor: Tensor) -> int | None:
