@@ -111,12 +111,10 @@ def _describe_best(rows: Sequence[Row], reference: Row) -> str:
     score = f"{label} {as_score(main_score(best))} on the test images"
     if best == reference:
         return f"No file is smaller than {best.name}: {as_kib(best.file_bytes)} KiB, {score}."
-    sizes = f"{as_kib(best.file_bytes)} KiB, {as_change(best.file_bytes, reference.file_bytes)} than"
-    if as_change(best.file_bytes, reference.file_bytes) == "same":
-        sizes = f"{as_kib(best.file_bytes)} KiB, the same as"
-    elif "%" in as_change(best.file_bytes, reference.file_bytes):
-        sizes = f"{as_kib(best.file_bytes)} KiB, {as_change(best.file_bytes, reference.file_bytes)} against"
-    lead = f"The smallest file, {best.name}, takes {sizes} {reference.name} ({as_kib(reference.file_bytes)} KiB)"
+    change = as_change(best.file_bytes, reference.file_bytes)
+    compared = "the same as" if change == "same" else f"{change} against" if "%" in change else f"{change} than"
+    sizes = f"{as_kib(best.file_bytes)} KiB, {compared} {reference.name} ({as_kib(reference.file_bytes)} KiB)"
+    lead = f"The smallest file, {best.name}, takes {sizes}"
     speed = _speed_words(best)
     if speed:
         lead += f", and {speed}"
