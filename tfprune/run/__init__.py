@@ -28,8 +28,8 @@ from tfprune.run.inputs import (
     Plans,
     build_dense,
     check_stages,
+    layers_of,
     load_inputs,
-    regularized_layers,
     train_at_net_size,
 )
 from tfprune.run.shrinking import Shrinker
@@ -178,7 +178,7 @@ def quantize(
 def write_regularization(folder: Path, recipe: Recipe, dense: Any) -> None:
     """Write `records/regularization.json`: the strengths, the layers, and what was left alone and why."""
     section = recipe.regularization
-    layers = regularized_layers(section, dense)
+    layers = layers_of(section, dense)
     write_json(
         folder / "records" / "regularization.json",
         {

@@ -238,12 +238,12 @@ def _regularize(section: Regularization, steps: int, model: Any, *, first: bool)
         section.weights,
         section.gradients,
         ramp=Ramp(0, section.ramp_epochs * steps) if first and section.ramp_epochs else None,
-        selection=regularized_layers(section, model),
+        selection=layers_of(section, model),
     )
 
 
-def regularized_layers(section: Regularization, model: Any) -> LayerSelection:
-    """Return which layers a recipe regularizes, and why the others are left alone."""
+def layers_of(section: Pruning | Regularization, model: Any) -> LayerSelection:
+    """Return which layers a section of a recipe acts on, and why the others are left alone."""
     return select_layers(model, min_weights=section.min_weights, include=section.include, exclude=section.exclude)
 
 
@@ -262,9 +262,7 @@ def _mask(section: Pruning, steps: int, model: Any) -> MaskController:
         model,
         schedule,
         criterion=section.criterion,
-        selection=select_layers(
-            model, min_weights=section.min_weights, include=section.include, exclude=section.exclude
-        ),
+        selection=layers_of(section, model),
         granularity=section.granularity,
         scope=section.scope,
         normalize=section.normalize,
