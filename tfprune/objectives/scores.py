@@ -1,7 +1,6 @@
 """Scores of segmentations (numpy only; the boundary IoU needs scipy).
 
-Everything that the overlap counts can tell comes from confusion matrices; only the boundary IoU
-and the Kaggle Dice need the class maps.
+Everything that the overlap counts can tell comes from confusion matrices; only the boundary IoU needs the class maps.
 """
 
 from __future__ import annotations
