@@ -291,7 +291,7 @@ def test_report_is_written_again_and_runs_are_compared(finished, tmp_path):
         (("run", "dmo"), "did you mean 'demo'"),
         (("run", "none.yaml"), "none.yaml does not exist"),
         (("run", "corrosion_field"), "give it with --data DIR"),
-        (("run", "corrosion_field", "--data", "nowhere"), "nowhere is not a folder"),
+        (("run", "corrosion_field", "--data", "nowhere"), "'nowhere' does not exist"),
         (("run", "demo", "--set", "pruning.final_sparsity=90"), "a fraction of zeros: .9 means 90 %"),
         (("list", "architecture"), "did you mean 'architectures'"),
         (("export", "none.keras"), "none.keras does not exist"),

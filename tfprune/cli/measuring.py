@@ -11,9 +11,9 @@ import click
 from tfprune.cli.given import tflite_files, with_float_curve
 from tfprune.cli.options import (
     BLANK_IS_EMPTY,
-    FILE,
     FOLDER,
     HEAD,
+    JSON,
     MIN_PIXELS,
     MODEL,
     OFFSET,
@@ -55,7 +55,7 @@ _USUAL_DROP = 0.01
 )
 @RUNTIME_PYTHON
 @THREADS
-@click.option("--json", "json_file", type=FILE, help="Also write the record as JSON.")
+@JSON
 @SIZE
 @SCALE
 @OFFSET
@@ -154,7 +154,7 @@ def verify(
 @RUNTIME
 @RUNTIME_PYTHON
 @THREADS
-@click.option("--json", "json_file", type=FILE, help="Also write the record as JSON.")
+@JSON
 @SIZE
 @TRUST
 def bench(

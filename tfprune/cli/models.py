@@ -8,12 +8,12 @@ from typing import Any
 import click
 
 from tfprune.cli.given import picture_size
-from tfprune.cli.options import FILE, FOLDER, MODEL, SIZE, TRUST, refuse_options
+from tfprune.cli.options import DATA, FILE, MODEL, OUT, SIZE, TRUST, refuse_options
 
 
 @click.command()
 @click.argument("model", type=MODEL)
-@click.option("--data", required=True, type=FOLDER, help="Folder of the pictures and masks.")
+@click.option("--data", required=True, type=DATA, metavar="DIR", help="Folder of the pictures and masks.")
 @click.option("--sparsity", default=0.8, show_default=True, type=click.FloatRange(0, 1, max_open=True))
 @click.option("--epochs", default=8, show_default=True, type=click.IntRange(1), help="Epochs of the ramp.")
 @click.option("--fine-tune-epochs", default=12, show_default=True, type=click.IntRange(0))
@@ -24,7 +24,7 @@ from tfprune.cli.options import FILE, FOLDER, MODEL, SIZE, TRUST, refuse_options
 @click.option("--scope", help="layer or global; default: global, for the granularities weight and block.")
 @click.option("--learning-rate", default=1e-3, show_default=True, type=click.FloatRange(0, min_open=True))
 @click.option("--batch-size", default=8, show_default=True, type=click.IntRange(1))
-@click.option("--out", default="runs", show_default=True, type=FOLDER)
+@OUT
 @click.option("--name", help="Name of the run folder; default: MODEL's, with _pruned.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Any other key of a recipe.")
 @SIZE
@@ -61,7 +61,7 @@ def prune(
         content["fine_tuning"] = {"epochs": options["fine_tune_epochs"], **rate}
     for setting in overrides:
         override(content, setting)
-    start_run(check_recipe(content, where="prune"), out, data=str(data), model=str(model), trust=trust)
+    start_run(check_recipe(content, where="prune"), out, data=data, model=model, trust=trust)
 
 
 @click.command()

@@ -93,7 +93,12 @@ MODEL = click.Path(path_type=Path)
 """A Keras model: a file, or the folder of a SavedModel."""
 FILE = click.Path(dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+DATA = click.Path(exists=True, file_okay=False, path_type=Path)
 
+RUN_DATA = click.option("--data", type=DATA, metavar="DIR", help="Folder of the pictures and masks.")
+RUN_MODEL = click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
+OUT = click.option("--out", default="runs", show_default=True, type=FOLDER)
+JSON = click.option("--json", "json_file", type=FILE, help="Also write the record as JSON.")
 TRUST = click.option("--trust", is_flag=True, help="Allow code in the model file to run, such as Lambda layers.")
 SIZE = click.option("--size", nargs=2, type=int, metavar="H W", help="Picture size, for a model that accepts any.")
 

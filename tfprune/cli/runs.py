@@ -9,13 +9,11 @@ from typing import Any
 
 import click
 
-from tfprune.cli.options import FILE, FOLDER, TRUST
-
-_OUT = click.option("--out", default="runs", show_default=True, type=FOLDER)
+from tfprune.cli.options import FILE, OUT, RUN_DATA, RUN_MODEL, TRUST
 
 
 @click.command()
-@_OUT
+@OUT
 def demo(out: Path) -> None:
     """Train, prune, quantize and verify a small net on drawn pictures.
 
@@ -29,13 +27,13 @@ def demo(out: Path) -> None:
 
 @click.command()
 @click.argument("recipe_file", metavar="RECIPE")
-@click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
-@click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
-@_OUT
+@RUN_DATA
+@RUN_MODEL
+@OUT
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as training.epochs=5.")
 @TRUST
 def run(
-    recipe_file: str, data: str | None, model: str | None, out: Path, overrides: tuple[str, ...], trust: bool
+    recipe_file: str, data: Path | None, model: str | None, out: Path, overrides: tuple[str, ...], trust: bool
 ) -> None:
     """Run RECIPE from data to verified .tflite files.
 
@@ -156,15 +154,13 @@ def _shipped_recipes() -> list[str]:
 
 
 def start_run(
-    loaded: Any, out: Path, *, data: str | None = None, model: str | None = None, trust: bool = False
+    loaded: Any, out: Path, *, data: Path | None = None, model: str | Path | None = None, trust: bool = False
 ) -> None:
     """Run a checked recipe with its progress on the terminal, and print what came of it."""
     from rich.console import Console
     from rich.text import Text
 
     console = Console(highlight=False, markup=False)
-    if data is not None and not Path(data).is_dir():
-        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     console.print(Text.assemble((loaded.name, "bold"), f" -> {out / loaded.name}"), soft_wrap=True)
 
     from tfprune.report.summary import summarise

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from tfprune.cli.options import FILE, FOLDER, TRUST
+from tfprune.cli.options import FILE, FOLDER, OUT, RUN_DATA, RUN_MODEL, TRUST
 
 
 @click.group()
@@ -16,16 +16,16 @@ def search() -> None:
 
 @search.command("run")
 @click.argument("recipe_file", metavar="RECIPE")
-@click.option("--data", metavar="DIR", help="Folder of the pictures and masks.")
-@click.option("--model", metavar="FILE", help="Trained Keras model, for a recipe without architecture.")
-@click.option("--out", default="runs", show_default=True, type=FOLDER)
+@RUN_DATA
+@RUN_MODEL
+@OUT
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Trials at a time.")
 @click.option("--mlflow", metavar="URI", help="MLflow server that gets each trial as it ends.")
 @click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Override, such as search.trials=12.")
 @TRUST
 def search_run(
     recipe_file: str,
-    data: str | None,
+    data: Path | None,
     model: str | None,
     out: Path,
     workers: int,
@@ -49,8 +49,6 @@ def search_run(
     recipe = load_recipe(recipe_file, overrides)
     if recipe.search is None:
         raise InputError(f"{recipe_file} has no section `search`: `tfprune run {recipe_file}` runs it")
-    if data is not None and not Path(data).is_dir():
-        raise click.BadParameter(f"{data} is not a folder", param_hint="--data")
     from tfprune.search.recipes import search_recipe
 
     click.echo(f"{recipe.name} -> {out / recipe.name}")

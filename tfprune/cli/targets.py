@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from tfprune.cli.given import EXPORTED, picture_size
-from tfprune.cli.options import FILE, MODEL, SIZE, TRUST, refuse_options
+from tfprune.cli.options import JSON, MODEL, SIZE, TRUST, refuse_options
 
 
 @click.command()
@@ -53,7 +53,7 @@ def lint(
 @click.option("--budget", help='Such as "file_bytes<=200KiB, arena_bytes<=320KiB".')
 @click.option("--scheme", help="Number formats; default: the target's.")
 @click.option("--head", default="logits", show_default=True, help="Output; see `tfprune list heads`.")
-@click.option("--json", "json_file", type=FILE, help="Also write JSON.")
+@JSON
 @SIZE
 @TRUST
 def advise(
