@@ -124,15 +124,17 @@ def test_two_replicas_hold_the_same_masks_as_one_on_the_same_batch():
 
 CONTINUE = """
 import sys
+from pathlib import Path
 import numpy as np
 from tfprune.keras import keras
 from tfprune.pruning import scope
 from tests.pruning.test_surroundings import go_on
-with scope():
-    model = keras.models.load_model(sys.argv[1])
-discs = np.load(sys.argv[2])
-go_on(model, (discs["images"], discs["masks"]), 6, 10)
-np.savez(sys.argv[3], *[weight.numpy() for weight in model.controller.strip().weights])
+discs = np.load(sys.argv[1])
+for path in map(Path, sys.argv[2:]):
+    with scope():
+        model = keras.models.load_model(path)
+    go_on(model, (discs["images"], discs["masks"]), 6, 10)
+    np.savez(path.with_suffix(".npz"), *[weight.numpy() for weight in model.controller.strip().weights])
 """
 
 
@@ -143,19 +145,23 @@ def go_on(model, discs, first, last):
         model.train_on_batch(*batches[step % len(batches)])
 
 
-@pytest.mark.parametrize("criterion", ["taylor", "movement"])
-def test_a_saved_model_goes_on_in_a_fresh_process_as_if_never_stopped(discs, tmp_path, criterion):
-    controller = masked(criterion=criterion, granularity="filter" if criterion == "taylor" else "weight")
-    controller.model.compile(keras.optimizers.Adam(0.01), loss())
-    go_on(controller.model, discs, 0, 6)
-    controller.model.save(tmp_path / "masked.keras")
+def test_saved_models_go_on_in_a_fresh_process_as_if_never_stopped(discs, tmp_path):
     np.savez(tmp_path / "discs.npz", images=discs[0], masks=discs[1])
-    go_on(controller.model, discs, 6, 10)
-    run_fresh(CONTINUE, str(tmp_path / "masked.keras"), str(tmp_path / "discs.npz"), str(tmp_path / "out.npz"))
-    with np.load(tmp_path / "out.npz") as stored:
-        for name, weight in zip(stored.files, controller.strip().weights, strict=True):
-            np.testing.assert_array_equal(stored[name] == 0, weight.numpy() == 0)
-            np.testing.assert_allclose(stored[name], weight.numpy(), atol=2e-5)
+    controllers = {
+        tmp_path / f"{criterion}.keras": masked(criterion=criterion, granularity=granularity)
+        for criterion, granularity in (("taylor", "filter"), ("movement", "weight"))
+    }
+    for path, controller in controllers.items():
+        controller.model.compile(keras.optimizers.Adam(0.01), loss())
+        go_on(controller.model, discs, 0, 6)
+        controller.model.save(path)
+        go_on(controller.model, discs, 6, 10)
+    run_fresh(CONTINUE, str(tmp_path / "discs.npz"), *map(str, controllers))
+    for path, controller in controllers.items():
+        with np.load(path.with_suffix(".npz")) as stored:
+            for name, weight in zip(stored.files, controller.strip().weights, strict=True):
+                np.testing.assert_array_equal(stored[name] == 0, weight.numpy() == 0)
+                np.testing.assert_allclose(stored[name], weight.numpy(), atol=2e-5)
 
 
 def test_all_settings_come_back_with_a_loaded_model(discs, tmp_path):
