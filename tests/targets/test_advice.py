@@ -13,7 +13,18 @@ from tfprune.channels import measure_cost
 from tfprune.errors import InputError
 from tfprune.keras import keras
 from tfprune.targets import TARGETS
-from tfprune.targets.advice import advise, conclude, export_untrained, gains, halved, masked, meeting, narrowed, sized
+from tfprune.targets.advice import (
+    VARIANTS,
+    advise,
+    conclude,
+    export_untrained,
+    gains,
+    halved,
+    masked,
+    meeting,
+    narrowed,
+    sized,
+)
 from tfprune.targets.lint import lint_file
 from tfprune.targets.vela import choose_system, estimate_with_vela, has_vela
 from tfprune.verification.runtimes import open_runtime
@@ -139,7 +150,9 @@ def test_a_file_that_vela_cannot_read_gets_one_message(tmp_path):
         estimate_with_vela(tmp_path / "broken.tflite", choose_system("ethos-u55"))
 
 
-def test_the_command_prints_a_table_within_80_columns(net, tmp_path):
+def test_the_command_prints_a_table_within_80_columns(net, tmp_path, monkeypatch):
+    few = ("dense", "90 % zeros", "-50 % channels", "coarse classes")
+    monkeypatch.setattr("tfprune.targets.advice.VARIANTS", {name: VARIANTS[name] for name in few})
     sized(net, (None, None)).save(tmp_path / "net.keras")
     options = ("--target", "x86-cpu", "--budget", "latency_ms<=1000", "--size", SIZE, SIZE)
     result = tfprune("advise", tmp_path / "net.keras", *options)
