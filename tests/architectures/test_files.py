@@ -179,6 +179,17 @@ def test_broken_files_are_named(tmp_path, name):
         load_model(tmp_path / name)
 
 
+def test_damaged_weights_are_named(tmp_path):
+    tiny_net().save(tmp_path / "m.keras")
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        inside = archive.getinfo("model.weights.h5").header_offset + 2000
+    content = bytearray((tmp_path / "m.keras").read_bytes())
+    content[inside] ^= 255
+    (tmp_path / "m.keras").write_bytes(content)
+    with pytest.raises(InputError, match=r"m\.keras cannot be loaded by tf_keras: Bad CRC-32"):
+        load_model(tmp_path / "m.keras")
+
+
 @pytest.mark.parametrize(("name", "text"), [("no.keras", "does not exist"), ("m.onnx", "expected a Keras model")])
 def test_wrong_paths_are_named(tmp_path, name, text):
     (tmp_path / "m.onnx").write_bytes(b"")
