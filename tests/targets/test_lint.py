@@ -279,7 +279,7 @@ def test_micro_opens_and_runs_what_lint_lets_pass(name, build, scheme, refused, 
     assert found == ([f"TensorFlow Lite Micro has no {refused}"] if refused else [])
     picture = np.zeros((SIZE, SIZE, 3), np.uint8)
     if refused:
-        with pytest.raises(InputError, match=r"TFLite Micro cannot run|tflite-micro cannot open"):
+        with pytest.raises(InputError, match=rf"{path.name}: (TFLite Micro cannot run|tflite-micro cannot open)"):
             open_runtime(path, runtime="micro").predict(picture)
     else:
         assert open_runtime(path, runtime="micro").predict(picture).size

@@ -58,12 +58,13 @@ class TFLiteModel:
         """Run one picture, uint8 (H, W, C), and return the file's answer as it is: (H, W, K), or (H, W) ids.
 
         Raises:
-            InputError: the picture has another dtype or shape.
+            InputError: the picture has another dtype or shape, or the runtime refuses an operator when it runs it.
         """
         wanted = (*self.input_size, self.channels)
         if image.dtype != np.uint8 or image.shape != wanted:
             raise InputError(f"{self.path} takes uint8 pictures of {wanted}, not {image.dtype} of {image.shape}")
-        return self._engine.run(self._input_values(image)[None])[0]
+        with located(str(self.path)):
+            return self._engine.run(self._input_values(image)[None])[0]
 
     def time(self, image: np.ndarray) -> float:
         """Run one picture, uint8 (H, W, C), and return the seconds that the runtime took."""
