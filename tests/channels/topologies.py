@@ -366,6 +366,19 @@ def scalars_and_added_loss() -> Any:
     return net
 
 
+def numbers_per_channel() -> Any:
+    """Constants for each channel in the middle: in ops, as array, tensor and list, and in configs of layers."""
+    inputs = image()
+    x = conv(inputs, 8)
+    x = (x - np.linspace(-1, 1, 8, dtype=np.float32)) / tf.constant(np.linspace(1, 2, 8), tf.float32)
+    x = conv(x * [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], 8)
+    x = conv(layers.Rescaling(np.linspace(1, 2, 8).tolist(), offset=0.5)(x), 8)
+    x = conv(layers.Normalization(mean=np.linspace(-1, 1, 8), variance=np.linspace(1, 2, 8))(x), 8)
+    adapted = layers.Normalization()
+    adapted.adapt(np.random.default_rng(0).normal(1.0, 2.0, (8, 4, 4, 8)).astype(np.float32))
+    return finish(inputs, adapted(x), name="numbers_per_channel")
+
+
 TOPOLOGIES: dict[str, Callable[[], Any]] = {
     build.__name__: build
     for build in (
@@ -373,5 +386,6 @@ TOPOLOGIES: dict[str, Callable[[], Any]] = {
         *(aspp_resize, group_norm, slices_and_split, channel_shuffle, grouped, space_depth, subclassed_layers),
         *(flatten_dense, odd_activations, dynamic_size, dictionaries, regularized, mixed_precision, cbam, scse),
         *(multi_head, heads_by_hand, multiplier_and_twice, signal, convnext, scalars_and_added_loss),
+        numbers_per_channel,
     )
 }

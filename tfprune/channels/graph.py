@@ -38,13 +38,15 @@ class Slot:
 class Edit:
     """A number in a layer's config that counts channels: those alive along `axis` of `labels`.
 
-    `index` says where in the value of `key` the number stands, None when it is the value.
+    `index` says where in the value of `key` the number stands, None when it is the value. With
+    `each`, the value holds a number for each channel, along its last axis, instead of their count.
     """
 
     key: str
     labels: Labels
     axis: int
     index: int | None = None
+    each: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class ChannelGraph:
         tensors: id of a symbolic tensor -> its labels.
         edits: id of a layer -> numbers to change in its config.
         moves, gathers: id of a node -> how to build it again when re-applying its layer would be wrong.
+        constants: id of a node -> the channels that arrays among its arguments have a number for each.
         paths: id of a node -> its path, `model/layer` inside nested models.
         probed: path -> layer of the calls whose behaviour was found out by experiment.
         contracted: labels that an op without weights sums over.
@@ -86,6 +89,7 @@ class ChannelGraph:
     edits: dict[int, list[Edit]] = field(default_factory=dict)
     moves: dict[int, Move] = field(default_factory=dict)
     gathers: dict[int, Gather] = field(default_factory=dict)
+    constants: dict[int, np.ndarray] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
     probed: dict[str, Any] = field(default_factory=dict)
     contracted: list[np.ndarray] = field(default_factory=list)
@@ -167,14 +171,14 @@ class Call:
         else:
             self.unite(known.labels, labels)
 
-    def edit(self, key: str, labels: Labels, *, axis: int = -1, index: int | None = None) -> None:
-        """Say that `key` of the layer's config is the number of channels alive along an axis."""
+    def edit(self, key: str, labels: Labels, *, axis: int = -1, index: int | None = None, each: bool = False) -> None:
+        """Say that `key` of the layer's config counts the channels alive along an axis, or has a number for each."""
         edits = self.graph.edits.setdefault(id(self.layer), [])
         for known in edits:
             if (known.key, known.axis, known.index) == (key, axis, index):
                 self.unite(known.labels, labels)
                 return
-        edits.append(Edit(key, labels, axis, index))
+        edits.append(Edit(key, labels, axis, index, each))
 
     def spread(self, labels: np.ndarray, index: int = 0) -> Labels:
         """Return channel labels (C,) in the rank of an output: (1, ..., 1, C)."""

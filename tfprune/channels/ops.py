@@ -34,12 +34,23 @@ def merge(call: Call) -> Any:
 
 
 def arithmetic(call: Call) -> Any:
-    """A binary or unary op: tensors merge, numbers do nothing, constant arrays need a probe."""
-    for item in tf.nest.flatten((call.node.call_args, call.node.call_kwargs)):
-        constant_array = not is_symbolic(item) and np.ndim(item) > 0
-        if constant_array or (is_symbolic(item) and len(item.shape) == 0):
-            return probe(call)
-    return merge(call)
+    """A binary or unary op: tensors merge, numbers do nothing, arrays may have a number for each channel."""
+    arguments = [*call.node.call_args, *call.node.call_kwargs.values()]
+    in_lists = len(call.tensors) > sum(map(is_symbolic, arguments))
+    if in_lists or any(len(tensor.shape) == 0 for tensor in call.tensors):
+        return probe(call)
+    arrays = [np.shape(item) for item in arguments if not is_symbolic(item) and np.ndim(item) > 0]
+    if not arrays:
+        return merge(call)
+    width = max(labels.shape[-1] for labels in call.inputs)
+    is_ordinary = all(labels.size == labels.shape[-1] for labels in call.inputs)
+    fits = all(len(shape) <= call.inputs[0].ndim and shape[-1] in (1, width) for shape in arrays)
+    if not is_ordinary or not fits or any(isinstance(item, tf.Variable) for item in arguments):
+        return probe(call)
+    labels = merge(call)
+    if width > 1:
+        call.graph.constants[id(call.node)] = labels.reshape(-1)
+    return labels
 
 
 def shape_of(call: Call) -> Any:

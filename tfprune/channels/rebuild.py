@@ -15,7 +15,7 @@ import numpy as np
 
 from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_settings
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
-from tfprune.channels.sampling import map_arguments, map_tensors
+from tfprune.channels.sampling import is_symbolic, map_arguments, map_tensors
 from tfprune.errors import InputError
 from tfprune.keras import finish_weights, keras, tf
 
@@ -128,7 +128,9 @@ class Rebuilder:
         changes: dict[str, Any] = {}
         for edit in self.graph.edits.get(id(layer), ()):
             count = self._alive(edit.labels, edit.axis)
-            if edit.index is None:
+            if edit.each:
+                changes[edit.key] = _compressed(layer.get_config()[edit.key], self.keep[edit.labels])
+            elif edit.index is None:
                 changes[edit.key] = count
             else:
                 value = changes.setdefault(edit.key, list(getattr(layer, edit.key)))
@@ -149,6 +151,10 @@ class Rebuilder:
         if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
             raise CannotRebuildError(self.graph.paths[id(node)])
         args, kwargs = map_arguments(node, values)
+        if (labels := self.graph.constants.get(id(node))) is not None:
+            alive = self.keep[labels]
+            args = [_compressed(item, alive) for item in args]
+            kwargs = {key: _compressed(item, alive) for key, item in kwargs.items()}
         return tf.nest.flatten(self._layer(node.layer)(*args, **kwargs))
 
     def _gather(self, node: Any, gather: Gather, values: dict[int, Any]) -> list[Any]:
@@ -230,6 +236,16 @@ class Rebuilder:
             if slot is not None and not (alive := self.keep[slot.labels]).all():
                 value = value.compress(alive, axis)
         return value
+
+
+def _compressed(item: Any, alive: np.ndarray) -> Any:
+    """Return what is left of an array of numbers per channel, of its own type; anything else as it is."""
+    if alive.all() or is_symbolic(item) or np.shape(item)[-1:] != alive.shape:
+        return item
+    left = np.compress(alive, item, axis=-1)
+    if tf.is_tensor(item):
+        return tf.constant(left)
+    return left if isinstance(item, np.ndarray) else left.tolist()
 
 
 def _fills_box(alive: np.ndarray) -> bool:

@@ -174,10 +174,32 @@ def channelwise(call: Call) -> Any:
 
 
 def rescaling(call: Call) -> Any:
-    """Rescaling by one number for all channels; one per channel freezes them."""
+    """Rescaling by one number for all channels, or by one for each."""
+    return _by_config(call, {"scale": call.layer.scale, "offset": call.layer.offset})
+
+
+def normalization(call: Call) -> Any:
+    """Normalization by a mean and a variance, of all channels or of each, adapted to data or in the config."""
+    layer = call.layer
+    if layer.axis not in ((), (-1,), (len(call.tensors[0].shape) - 1,)):
+        return call.opaque(f"normalises along axes {list(layer.axis)}, not the last one")
+    if layer.input_mean is not None:
+        return _by_config(call, {"mean": layer.input_mean, "variance": layer.input_variance})
     labels = call.channels()
-    if np.size(call.layer.scale) > 1 or np.size(call.layer.offset) > 1:
-        call.freeze(labels, "scales each channel by a number of its config")
+    if layer.axis:
+        call.slot(layer.adapt_mean, 0, labels, "thru")
+        call.slot(layer.adapt_variance, 0, labels, "thru")
+    return call.spread(labels)
+
+
+def _by_config(call: Call, values: dict[str, Any]) -> Any:
+    """Return the labels that a layer passes on whose config has numbers for all channels, or one for each."""
+    labels = call.channels()
+    for key, value in values.items():
+        if np.shape(value)[-1:] == labels.shape and np.size(value) == len(labels):
+            call.edit(key, labels, each=True)
+        elif np.size(value) > 1:
+            return call.opaque(f"its '{key}' is not one number per channel")
     return call.spread(labels)
 
 
@@ -226,6 +248,7 @@ _TABLE: dict[Rule, Sequence[str]] = {
     prelu: ("PReLU",),
     activation: ("Activation",),
     rescaling: ("Rescaling",),
+    normalization: ("Normalization",),
     merge: ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
     concatenate: ("Concatenate",),
     reshape: ("Reshape",),
