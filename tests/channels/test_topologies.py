@@ -162,6 +162,18 @@ def test_adapted_normalization_stays_adapted():
     np.testing.assert_array_equal(again.layers[1](pictures), scaled(pictures))
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_dropout_that_is_always_on_stays_on(nested):
+    image = keras.Input((16, 16, 3))
+    x = layers.Dropout(0.5)(conv(image, 8), training=True)
+    if nested:
+        x = keras.Model(image, x, name="inner")(image)
+    smaller = remove_channels(randomize(finish(image, conv(x, 8), name="bayesian"))).model
+    pictures = np.ones((1, 16, 16, 3), np.float32)
+    assert smaller.get_layer("logits").kernel.shape[2] == 4
+    assert not np.array_equal(smaller(pictures), smaller(pictures))
+
+
 def test_a_frozen_model_stays_frozen():
     keras.utils.set_random_seed(0)
     model = TOPOLOGIES["residual"]()

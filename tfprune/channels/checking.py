@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 from tfprune.channels.copying import copy_layer
-from tfprune.channels.graph import ChannelGraph
+from tfprune.channels.graph import ChannelGraph, walk
 from tfprune.channels.rebuild import Rebuilder, rebuild
-from tfprune.channels.sampling import random_inputs
+from tfprune.channels.sampling import always_trains, random_inputs
 from tfprune.keras import keras, tf
 
 TOLERANCE = 1e-5
@@ -51,11 +51,12 @@ class Equality:
 def compare_with_masked(graph: ChannelGraph, keep: np.ndarray, rebuilt: Any) -> Equality:
     """Compare a rebuilt model with the masked original, in float32, on two random inputs.
 
-    Where layers compute in another dtype, float32 twins of both are compared. Where float32 says that
+    Where layers compute in another dtype, or always train (dropout would never be the same twice),
+    float32 twins of both are compared in inference mode. Where float32 says that
     they differ, float64 twins have the last word: a softmax of large numbers, as in attention on raw
     pixels, makes much of the last digit of float32, and the order of a sum changes with its length.
     """
-    equality = _compare(graph, keep, rebuilt if _is_float32(graph.model) else None)
+    equality = _compare(graph, keep, rebuilt if _runs_in_float32(graph.model) else None)
     if equality.holds:
         return equality
     try:
@@ -141,8 +142,10 @@ def _linear_head(tensor: Any) -> tuple[Any, Any] | None:
     return head, source
 
 
-def _is_float32(model: Any) -> bool:
-    return all(layer.compute_dtype in (None, "float32") for layer in model._flatten_layers() if layer.weights)
+def _runs_in_float32(model: Any) -> bool:
+    """Return whether a model computes in float32 and, in inference mode, nothing by chance."""
+    float32 = all(layer.compute_dtype in (None, "float32") for layer in model._flatten_layers() if layer.weights)
+    return float32 and not any(always_trains(node) for _, node in walk(model))
 
 
 def relative_difference(expected: list[np.ndarray], actual: list[np.ndarray]) -> float:

@@ -82,7 +82,7 @@ class Experiment:
     def run(self, inputs: Arrays) -> Arrays | None:
         """Return the outputs for these inputs, or None when the op does not take them."""
         values = {id(t): tf.constant(array) for t, array in zip(self.call.tensors, inputs, strict=True)}
-        args, kwargs = map_arguments(self.call.node, values)
+        args, kwargs = map_arguments(self.call.node, values, inference=True)
         layer = self.call.layer
         # A layer of the user's may have noted the width when it was built: each run gets a new one.
         is_function = is_op_layer(layer) or type(layer) is keras.layers.Lambda

@@ -52,7 +52,7 @@ def rebuild(graph: ChannelGraph, keep: np.ndarray, *, dtype: str | None = None) 
     Args:
         graph: the labelled model.
         keep: bool per label of the graph's space.
-        dtype: replaces the dtype policy of every layer.
+        dtype: for a twin to compare with: the dtype policy of every layer; calls that always train do not.
     """
     rebuilder = Rebuilder(graph, keep, dtype=dtype)
     rebuilder.fill()
@@ -150,7 +150,7 @@ class Rebuilder:
             return self._gather(node, gather, values)
         if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
             raise CannotRebuildError(self.graph.paths[id(node)])
-        args, kwargs = map_arguments(node, values)
+        args, kwargs = map_arguments(node, values, inference=self.dtype is not None)
         if (labels := self.graph.constants.get(id(node))) is not None:
             alive = self.keep[labels]
             args = [_compressed(item, alive) for item in args]

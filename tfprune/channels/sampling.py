@@ -49,7 +49,7 @@ def run_graph(model: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            args, kwargs = map_arguments(node, values)
+            args, kwargs = map_arguments(node, values, inference=True)
             if isinstance(node.layer, keras.Model) and getattr(node.layer, "_is_graph_network", False):
                 inner: dict[int, Any] = {}
                 outputs = run_graph(node.layer, [values[id(tensor)] for tensor in node.keras_inputs], inner)
@@ -62,13 +62,22 @@ def run_graph(model: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-def map_arguments(node: Any, values: dict[int, Any]) -> tuple[Any, Any]:
-    """Return the arguments of a call with its symbolic tensors replaced by `values[id(tensor)]`."""
+def map_arguments(node: Any, values: dict[int, Any], *, inference: bool = False) -> tuple[Any, Any]:
+    """Return the arguments of a call with its symbolic tensors replaced by `values[id(tensor)]`.
+
+    With `inference`, a call that always trains (`Dropout(...)(x, training=True)`) does not.
+    """
 
     def replace(item: Any) -> Any:
         return values.get(id(item), item) if is_symbolic(item) else item
 
-    return tf.nest.map_structure(replace, (node.call_args, node.call_kwargs))
+    args, kwargs = tf.nest.map_structure(replace, (node.call_args, node.call_kwargs))
+    return args, {**kwargs, "training": False} if inference and always_trains(node) else kwargs
+
+
+def always_trains(node: Any) -> bool:
+    """Return whether a call is in training mode whatever the model is in."""
+    return node.call_kwargs.get("training") is True
 
 
 def map_tensors(structure: Any, values: dict[int, Any]) -> Any:
