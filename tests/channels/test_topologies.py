@@ -168,10 +168,31 @@ def test_dropout_that_is_always_on_stays_on(nested):
     x = layers.Dropout(0.5)(conv(image, 8), training=True)
     if nested:
         x = keras.Model(image, x, name="inner")(image)
-    smaller = remove_channels(randomize(finish(image, conv(x, 8), name="bayesian"))).model
+    model = randomize(finish(image, conv(x, 8), name="bayesian"))
+    smaller = remove_channels(model).model
     pictures = np.ones((1, 16, 16, 3), np.float32)
     assert smaller.get_layer("logits").kernel.shape[2] == 4
     assert not np.array_equal(smaller(pictures), smaller(pictures))
+    last = next(
+        layer for layer in reversed(model.layers) if isinstance(layer, layers.Conv2D) and layer.name != "logits"
+    )
+    last.kernel.assign(last.kernel.numpy() * (np.arange(8) % 2))
+    assert remove_dead_channels(model).model.get_layer(last.name).filters == 4
+
+
+@pytest.mark.parametrize(
+    "norm",
+    [
+        lambda: layers.BatchNormalization(renorm=True),
+        lambda: layers.BatchNormalization(synchronized=True),
+        layers.experimental.SyncBatchNormalization,
+    ],
+)
+def test_other_batch_norms(norm):
+    image = keras.Input((16, 16, 3))
+    x = layers.ReLU()(norm()(layers.Conv2D(8, 3, name="first")(image)))
+    removal = remove_channels(randomize(finish(image, x, name="norms")))
+    assert removal.equality.holds and removal.model.get_layer("first").filters == 4
 
 
 def test_a_frozen_model_stays_frozen():

@@ -379,6 +379,16 @@ def numbers_per_channel() -> Any:
     return finish(inputs, adapted(x), name="numbers_per_channel")
 
 
+def half_precision_ops() -> Any:
+    """Casts and constants of ops in half precision."""
+    policy = keras.mixed_precision.Policy("mixed_float16")
+    inputs = image()
+    x = layers.Conv2D(8, 3, padding="same", activation="relu", dtype=policy)(inputs)
+    x = x * tf.constant(np.linspace(1, 2, 8), tf.float16) + tf.cast(conv(inputs, 8), "float16")
+    x = layers.Conv2D(16, 3, padding="same", dtype=policy)(x)
+    return finish(inputs, tf.cast(x, tf.float32), name="half_precision_ops")
+
+
 TOPOLOGIES: dict[str, Callable[[], Any]] = {
     build.__name__: build
     for build in (
@@ -386,6 +396,6 @@ TOPOLOGIES: dict[str, Callable[[], Any]] = {
         *(aspp_resize, group_norm, slices_and_split, channel_shuffle, grouped, space_depth, subclassed_layers),
         *(flatten_dense, odd_activations, dynamic_size, dictionaries, regularized, mixed_precision, cbam, scse),
         *(multi_head, heads_by_hand, multiplier_and_twice, signal, convnext, scalars_and_added_loss),
-        numbers_per_channel,
+        *(numbers_per_channel, half_precision_ops),
     )
 }

@@ -56,7 +56,7 @@ def compare_with_masked(graph: ChannelGraph, keep: np.ndarray, rebuilt: Any) -> 
     they differ, float64 twins have the last word: a softmax of large numbers, as in attention on raw
     pixels, makes much of the last digit of float32, and the order of a sum changes with its length.
     """
-    equality = _compare(graph, keep, rebuilt if _runs_in_float32(graph.model) else None)
+    equality = _compare(graph, keep, rebuilt if runs_in_float32(graph.model) else None)
     if equality.holds:
         return equality
     try:
@@ -142,7 +142,7 @@ def _linear_head(tensor: Any) -> tuple[Any, Any] | None:
     return head, source
 
 
-def _runs_in_float32(model: Any) -> bool:
+def runs_in_float32(model: Any) -> bool:
     """Return whether a model computes in float32 and, in inference mode, nothing by chance."""
     float32 = all(layer.compute_dtype in (None, "float32") for layer in model._flatten_layers() if layer.weights)
     return float32 and not any(always_trains(node) for _, node in walk(model))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from tfprune.channels.checking import TOLERANCE, logits_of, relative_difference
+from tfprune.channels.checking import TOLERANCE, logits_of, relative_difference, runs_in_float32
 from tfprune.channels.constants import Constants, find_constants, reader_axes, reads_all_places_alike
 from tfprune.channels.graph import ChannelGraph, walk
 from tfprune.channels.groups import ChannelGroups
 from tfprune.channels.labelling import label_channels
 from tfprune.channels.planning import write_plan
-from tfprune.channels.rebuild import Rebuilder
+from tfprune.channels.rebuild import Rebuilder, rebuild
 from tfprune.channels.removal import Equality, Removal
 from tfprune.channels.sampling import random_inputs
 from tfprune.errors import InputError, TfpruneError
@@ -43,11 +44,16 @@ def remove_dead_channels(model: Any, *, check: bool = True) -> Removal:
     keep = groups.keep(removed)
     rebuilder = Rebuilder(graph, keep)
     folded = _folded_biases(graph, constants, keep)
-    rebuilder.fill(lambda variable: folded.get(id(variable), variable.numpy()))
+
+    def read(variable: Any) -> np.ndarray:
+        return folded.get(id(variable), variable.numpy())
+
+    rebuilder.fill(read)
     equality = None
     if check:
+        pair = (model, rebuilder.model) if runs_in_float32(model) else _twins(graph, keep, read)
         inputs = random_inputs(model, batch=2)
-        difference = relative_difference(logits_of(model, inputs), logits_of(rebuilder.model, inputs))
+        difference = relative_difference(*(logits_of(each, inputs) for each in pair))
         equality = Equality(difference, 0.0)
         if not equality.holds:
             raise TfpruneError(
@@ -55,6 +61,13 @@ def remove_dead_channels(model: Any, *, check: bool = True) -> Removal:
                 f"(accepted: {TOLERANCE:.0e}); please report this"
             )
     return Removal(rebuilder.model, write_plan(groups, removed), equality)
+
+
+def _twins(graph: ChannelGraph, keep: np.ndarray, read: Callable[[Any], np.ndarray]) -> tuple[Any, Any]:
+    """Return a model and what is left of it, both in float32 and always in inference mode."""
+    left = Rebuilder(graph, keep, dtype="float32")
+    left.fill(read)
+    return rebuild(graph, np.ones(len(keep), bool), dtype="float32"), left.model
 
 
 def _dead_groups(groups: ChannelGroups, constants: Constants) -> np.ndarray:

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tfprune.channels.copying import added_tensors, copy_layer, insert_added, restore_settings
+from tfprune.channels.copying import added_tensors, copy_layer, insert_added, is_op_layer, restore_settings
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
 from tfprune.channels.sampling import is_symbolic, map_arguments, map_tensors
 from tfprune.errors import InputError
 from tfprune.keras import finish_weights, keras, tf
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
 class CannotRebuildError(Exception):
@@ -155,7 +157,17 @@ class Rebuilder:
             alive = self.keep[labels]
             args = [_compressed(item, alive) for item in args]
             kwargs = {key: _compressed(item, alive) for key, item in kwargs.items()}
+        if self.dtype and is_op_layer(node.layer):
+            args, kwargs = tf.nest.map_structure(self._in_dtype, (args, kwargs))
         return tf.nest.flatten(self._layer(node.layer)(*args, **kwargs))
+
+    def _in_dtype(self, item: Any) -> Any:
+        """Return a float constant, or the name of a float type, among the arguments of an op in a twin's dtype."""
+        if isinstance(item, str | tf.DType):
+            return tf.as_dtype(self.dtype) if item in _FLOATS else item
+        if isinstance(item, np.ndarray) or (tf.is_tensor(item) and not is_symbolic(item)):
+            return tf.cast(item, self.dtype) if item.dtype in _FLOATS else item
+        return item
 
     def _gather(self, node: Any, gather: Gather, values: dict[int, Any]) -> list[Any]:
         tensors = [node.keras_inputs[index] for index in gather.inputs]

@@ -128,13 +128,13 @@ def separable(call: Call) -> Any:
 
 
 def batch_norm(call: Call) -> Any:
-    """Batch norm: one gamma, beta, mean and variance per channel."""
+    """Batch norm: all of its weights (gamma, mean, and more with `renorm`) have a number per channel."""
     layer = call.layer
     axes = [layer.axis] if isinstance(layer.axis, int) else list(layer.axis)
     if axes not in ([-1], [len(call.tensors[0].shape) - 1]):
         return call.opaque(f"normalises along axis {axes}, not the last one")
     labels = call.channels()
-    for variable in (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance):
+    for variable in layer.weights:
         call.slot(variable, 0, labels, "thru")
     return call.spread(labels)
 
@@ -264,5 +264,8 @@ _TABLE: dict[Rule, Sequence[str]] = {
     ),
 }
 
-RULES: dict[type, Rule] = {getattr(layers, name): rule for rule, names in _TABLE.items() for name in names}
+RULES: dict[type, Rule] = {
+    **{getattr(layers, name): rule for rule, names in _TABLE.items() for name in names},
+    layers.experimental.SyncBatchNormalization: batch_norm,
+}
 """Exact layer type -> its rule. Extend it for layers of your own."""
