@@ -76,6 +76,7 @@ def test_a_recipe_resolves_to_text_that_resolves_to_itself(recipe_file):
         ),
         ("name: small", "name: a/b", 'name is "a/b"'),
         ("name: small", "name: ..", 'name is ".."'),
+        ("name: small", "name: größe", 'name is "größe": names the run\'s folder: letters A-Z and a-z, digits'),
         ("name: small", "name: small\nseed: -1", "seed is -1: input should be greater than or equal to 0"),
         (
             "  size: [64, 64]",

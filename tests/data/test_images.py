@@ -89,7 +89,7 @@ def test_rgb_masks_by_the_colour_table(tmp_path):
     pixels = np.array([[[255, 0, 0], [255, 255, 255], [0, 0, 0]]], np.uint8)
     path = save(pixels, tmp_path / "a.png")
     assert read_mask(path, table).tolist() == [[1, IGNORE_ID, 0]]
-    with pytest.raises(FileFault, match=r"no colour table; give `colours`"):
+    with pytest.raises(FileFault, match=r"no colour table; give `colours` in dataset\.json"):
         read_mask(path, TWO)
     pixels[0, 0] = (1, 2, 3)
     with pytest.raises(FileFault, match=r"\[\[1, 2, 3\]\]"):
@@ -98,7 +98,10 @@ def test_rgb_masks_by_the_colour_table(tmp_path):
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [([[0, 1, 7]], r"no class: 7 \(1 pixels\). The classes are 0 steel, 1 rust"), ([[0, 1, 255]], "ignore_index: 255")],
+    [
+        ([[0, 1, 7]], r"no class: 7 \(1 pixels\). The classes are 0 steel, 1 rust"),
+        ([[0, 1, 255]], "ignore_index: 255 in dataset.json"),
+    ],
 )
 def test_ids_in_no_class_are_named_with_the_file(tmp_path, values, text):
     path = save(np.array(values, np.uint8), tmp_path / "strange.png")

@@ -166,7 +166,9 @@ def _unknown_ids(unknown: Sequence[int], counts: np.ndarray, classes: ClassTable
     shown = ", ".join(str(number) for number in unknown[:8]) + (", ..." if len(unknown) > 8 else "")
     pixels = int(counts[list(unknown)].sum())
     known = ", ".join(f"{number} {name}" for number, (name, _) in classes.numbering.items())
-    hint = "; if 255 marks pixels to leave out, give ignore_index: 255" if list(unknown) == [255] else ""
+    hint = (
+        "; if 255 marks pixels to leave out, give ignore_index: 255 in dataset.json" if list(unknown) == [255] else ""
+    )
     return f"holds class ids that are in no class: {shown} ({pixels} pixels). The classes are {known}{hint}"
 
 
@@ -179,8 +181,8 @@ def decode_colours(pixels: np.ndarray, classes: ClassTable) -> np.ndarray:
     if classes.colours is None:
         raise MaskFault(
             "rgb_mask",
-            "is an RGB mask and there is no colour table; give `colours` (one [red, green, blue] per class) "
-            "or save the mask as a single-channel PNG of class ids",
+            "is an RGB mask and there is no colour table; give `colours` in dataset.json (one [red, green, blue] "
+            "per class) or save the mask as a single-channel PNG of class ids",
         )
     packed = pixels.astype(np.uint32) @ np.array([65536, 256, 1], np.uint32)
     values = np.full(packed.shape, len(classes.colours), np.uint32)

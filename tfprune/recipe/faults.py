@@ -53,7 +53,9 @@ def explain_fault(item: Any, content: dict[str, Any], place_of: Callable[[Sequen
         return f"{place}{dotted}: {item['msg']}"
     message = item["msg"].removeprefix("Value error, ")
     given = follow(content, keys)
-    shown = f" is {json.dumps(given, default=str)}" if keys and not isinstance(given, dict) else ""
+    shown = f" is {json.dumps(given, default=str, ensure_ascii=False)}" if keys and not isinstance(given, dict) else ""
+    if item["type"] == "string_pattern_mismatch" and (section := _section_of(keys[:-1])):
+        message = section.model_fields[keys[-1]].description or message
     if keys and "sparsity" in str(keys[-1]) and item["type"] in ("less_than", "less_than_equal"):
         message += " (a fraction of zeros: .9 means 90 %)"
     return f"{place}{dotted}{shown}: {message[:1].lower()}{message[1:]}"

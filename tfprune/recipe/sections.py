@@ -161,7 +161,10 @@ class Verification(Section):
 class Recipe(Section):
     """A whole experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$")]
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$",
+        description="names the run's folder: letters A-Z and a-z, digits, _ - and, not at the start, .",
+    )
     about: About = About()
     seed: Seed = 0
     data: Data
