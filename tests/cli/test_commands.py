@@ -200,6 +200,14 @@ def test_prune_starts_from_a_trained_model(finished, tmp_path):
     assert pruned["footprint"]["nonzero_parameters"] < 0.6 * dense["footprint"]["nonzero_parameters"]
 
 
+def test_a_finished_run_is_shown_again_and_not_for_another_recipe(finished):
+    again = ("run", finished / "recipe.yaml", "--out", finished.parent)
+    result = tfprune(*again)
+    assert result.returncode == 0 and "already done" in result.stdout and "Report: " in result.stdout
+    result = tfprune(*again, "--set", "training.epochs=5")
+    assert result.returncode == 2 and "another recipe" in result.stderr and "already done" not in result.stdout
+
+
 def test_shrink_plans_removes_and_replays(finished, tmp_path):
     model = finished / "models" / "dense.keras"
     dry = tfprune("shrink", model, "--ratio", "0.5", "--dry-run")

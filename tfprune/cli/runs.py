@@ -166,8 +166,7 @@ def start_run(
     from tfprune.report.summary import summarise
     from tfprune.run import is_done, run_recipe
 
-    if is_done(out / loaded.name):
-        console.print("already done; showing its results (delete the folder to run it again)")
+    was_done = is_done(out / loaded.name)
     with console.status("starting") as status:
 
         def say(text: str) -> None:
@@ -183,6 +182,8 @@ def start_run(
         except KeyboardInterrupt:
             click.echo("the same command goes on from the last finished epoch", err=True)
             raise
+    if was_done:
+        console.print("already done; showing its results (delete the folder to run it again)")
     if is_done(folder):
         console.print(summarise(folder))
     else:

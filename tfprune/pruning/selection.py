@@ -78,14 +78,17 @@ def select_layers(
             reason = "output head stays dense" if found == "head" else f"excluded: {found}"
         elif include and not chosen(path):
             reason = f"not among the included: {', '.join(include)}"
-        elif (size := int(getattr(layer, kernel).shape.num_elements())) < min_weights:
-            reason = f"tiny: {size} weights, fewer than {min_weights}"
+        elif int(getattr(layer, kernel).shape.num_elements()) < min_weights:
+            reason = f"tiny: fewer than {min_weights} weights in the kernel"
         else:
             masked.append(path)
             continue
         dense.append(DenseLayer(path, int(layer.count_params()), reason))
     if not masked:
-        listed = "; ".join(f"{item.layer}: {item.reason}" for item in dense) or "it has no layers with weights"
+        listed = (
+            "; ".join(f"{item.layer}, {item.weights} weights: {item.reason}" for item in dense)
+            or "it has no layers with weights"
+        )
         raise InputError(f"model '{model.name}' has no layer to mask ({listed})")
     return Selection(tuple(masked), tuple(dense))
 
