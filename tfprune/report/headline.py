@@ -293,10 +293,15 @@ def find_warnings(rows: Sequence[Row]) -> list[str]:
     if unseen:
         names = join_words(unseen, most=MOST_NAMES)
         found.append(f"No test image shows {names}: how well that is found remains unknown.")
+    blind: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        blind = [name for name, value in row.iou.items() if value == 0 and name not in unseen]
-        if blind:
-            found.append(f"{row.name} never finds {join_words(blind, most=MOST_NAMES)} rightly (IoU 0).")
+        missed = tuple(name for name, value in row.iou.items() if value == 0 and name not in unseen)
+        if missed:
+            blind.setdefault(missed, []).append(row.name)
+    for missed, files in blind.items():
+        finds = "finds" if len(files) == 1 else "find"
+        found.append(f"{join_words(files)} never {finds} {join_words(list(missed), most=MOST_NAMES)} rightly (IoU 0).")
+    for row in rows:
         if row.mean_iou is not None and row.keras_mean_iou is not None:
             loss = row.keras_mean_iou - row.mean_iou
             if loss > LARGE_INTEGER_LOSS:
