@@ -71,6 +71,8 @@ def test_losses_on_conversion_blind_classes_and_float_ops_are_warned_of(make_run
     warnings = describe_run(with_rows(run, dense_int8=bad)).warnings
     assert len(warnings) == 3
     assert "never finds corrosion" in warnings[0]
+    both = describe_run(with_rows(run, dense_int8=bad, pruned_int8={"iou": bad["iou"]})).warnings
+    assert both[0] == "dense int8 and pruned int8 never find corrosion rightly (IoU 0)."
     assert "lost 0.308 mean IoU against its own Keras model" in warnings[1]
     assert "RESIZE_BILINEAR" in warnings[2]
 
@@ -98,6 +100,8 @@ def test_agreement_is_never_rounded_up(make_run: Callable[..., Path]) -> None:
     run = with_rows(read_run(make_run()), pruned_int8={"equal_ratio": 0.99569, "worst_image_ratio": 0.9})
     text = describe_run(run).points[-1].text.replace("\xa0", " ")
     assert "at least 99.56 % of all test pixels (the least in pruned int8" in text
+    whole = {row.name.replace(" ", "_"): {"equal_ratio": 1.0, "worst_image_ratio": 1.0} for row in run.rows}
+    assert describe_run(with_rows(run, **whole)).points[-1].text.endswith("it came from on all test pixels.")
 
 
 def test_unmeasured_files_make_no_claims(make_run: Callable[..., Path]) -> None:

@@ -278,11 +278,14 @@ def _describe_agreement(rows: Sequence[Row]) -> Point | None:
         return None
     worst = min(known, key=lambda row: row.equal_ratio or 0.0)
     least = math.floor((worst.equal_ratio or 0.0) * 1e4) / 1e4
-    text = (
-        f"Every file gives the class of the Keras model it came from on at least {as_percent(least, 2)} "
-        f"of all test pixels (the least in {worst.name}; "
-        f"there {as_percent(worst.worst_image_ratio, 1)} in the worst image)."
-    )
+    text = "Every file gives the class of the Keras model it came from on "
+    if least == 1:
+        text += "all test pixels."
+    else:
+        text += (
+            f"at least {as_percent(least, 2)} of all test pixels (the least in {worst.name}; "
+            f"there {as_percent(worst.worst_image_ratio, 1)} in the worst image)."
+        )
     return Point("files against Keras models", "", text)
 
 
