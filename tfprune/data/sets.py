@@ -108,7 +108,8 @@ def inspect_set(
     names = class_names if class_names is not None else described.get("class_names")
     if not names:
         raise InputError(
-            f"{listing.folder}: no class names; give class_names (`--classes` on the command line), or write them into {_DESCRIPTION}: "
+            f"{listing.folder}: no class names; give class_names (`--classes` on the command line), or write "
+            f"them into {_DESCRIPTION}: "
             '{"class_names": ["background", "corrosion"]}'
         )
     classes = build_class_table(
