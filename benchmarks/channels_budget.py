@@ -53,6 +53,7 @@ from tfprune.records import atomic_path  # noqa: E402
 from tfprune.run import train_stage  # noqa: E402
 from tfprune.run.inputs import Inputs, build_dense, check_stages, load_inputs  # noqa: E402
 from tfprune.run.shrinking import Shrinker  # noqa: E402
+from tfprune.run.stages import train_longer  # noqa: E402
 from tfprune.silence import quiet_stderr  # noqa: E402
 from tfprune.training.stage import set_determinism  # noqa: E402
 from tfprune.verification.latency import measure_latency  # noqa: E402
@@ -106,8 +107,7 @@ def train_cell(cell: dict[str, Any], recipe: Recipe, inputs: Inputs, net: Any, f
     if cell["variant"] == "dense":
         return net
     if cell["variant"] == "dense_longer":
-        run_stage("channels", recipe.channels, net)
-        return net
+        return train_longer(recipe, net, run_stage)[0]
     shrinker = Shrinker(recipe, inputs, net, check_stages(recipe, inputs, net).remove, run_stage, folder)
     if recipe.controls:
         target = shrinker.remove(net).model

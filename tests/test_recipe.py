@@ -121,6 +121,7 @@ def test_channels_take_a_ratio_or_a_budget(recipe_file):
         (["channels.way=one_shot", "controls=[one_shot]"], "one_shot is what channels.way says already"),
         (["controls=[wide]"], "unknown control 'wide'"),
         (["channels=null", "controls=[random]"], "this recipe has no channels section"),
+        (["channels=null", "pruning=null", "controls=[dense_longer]"], "this recipe prunes nothing"),
         (["channels.distillation.temperature=0"], "channels.distillation.temperature is 0"),
         (
             ["channels.way=from_scratch", "channels.distillation.strength=2"],
@@ -139,6 +140,7 @@ def test_options_that_would_change_nothing_are_refused_and_defaults_are_silent(r
     assert load_recipe(recipe_file(recipe_text(load_recipe(path)))) == load_recipe(path)
     taught = ["channels.distillation.strength=2", "controls=[random]"]
     assert load_recipe(path, taught).channels.distillation.strength == 2
+    assert load_recipe(path, ["channels=null", "controls=[dense_longer]"]).controls == ["dense_longer"]
     cost = ["channels.scope=layer", "channels.per_cost=macs", "channels.ratio=null"]
     assert load_recipe(path, [*cost, "channels.budget=activation_bytes<=0.5x"]).channels.per_cost == "macs"
 

@@ -128,6 +128,15 @@ def test_a_shrunk_net_stands_beside_its_controls(make_run: Callable[..., Path]) 
     assert "smallest file, shrunk" in headline.lead
 
 
+def test_zeros_stand_beside_the_dense_net_trained_on(make_run: Callable[..., Path]) -> None:
+    run = read_run(make_run())
+    longer = [replace(row, variant="dense_longer") for row in run.rows if row.variant == "dense"]
+    points = {point.title: point.text for point in describe_run(replace(run, rows=(*run.rows, *longer))).points}
+    assert points["pruned, against its controls"].startswith(
+        "corrosion IoU 0.562 in float32, against dense-longer 0.613 (so −0.050)."
+    )
+
+
 def test_the_epochs_of_controls_and_the_time_that_rounds_saved_are_told(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
     stages = [
@@ -138,5 +147,8 @@ def test_the_epochs_of_controls_and_the_time_that_rounds_saved_are_told(make_run
     ]
     said = explain_epochs(replace(run, run={**run.run, "stages": stages}))
     assert "had more: 4 in channels-1 and 4 in channels-2." in said
-    assert "Of the controls, width-scaled had 18." in said
+    assert "Of the controls, width-scaled had 18." in said and "is not in this comparison" in said
+    longer = replace(run, run={**run.run, "stages": [*stages[1:], {"name": "dense_longer", "epochs": 8}]})
+    assert explain_epochs(longer).startswith("the dense network was trained before this run. The pruned one")
+    assert "is not in this comparison" not in explain_epochs(longer)
     assert "took 40 s; with the dense network's time per epoch they would have taken 1 min 20 s" in said

@@ -17,6 +17,7 @@ from tfprune.recipe import check_recipe
 from tfprune.run import train_stage
 from tfprune.run.inputs import build_dense, check_stages, load_inputs
 from tfprune.run.shrinking import Shrinker, total_epochs
+from tfprune.run.stages import train_longer
 from tfprune.training.stage import set_determinism
 
 
@@ -118,6 +119,19 @@ def test_controls_cost_as_much_and_are_trained_as_long(prepared, tmp_path):
         assert stage.name == name and (tmp_path / "records" / f"control_{name}.json").is_file()
     assert sum(stage.epochs for stage in stages) == controls["random"][1].epochs == controls["one_shot"][1].epochs == 4
     assert controls["width_scaled"][1].epochs == total_epochs(shrinker.recipe) == 6
+
+
+def test_the_dense_net_is_trained_on_for_all_later_epochs_as_the_last_stage_says(prepared):
+    content, inputs = prepared
+    later = {"pruning": {"epochs": 2, "final_sparsity": 0.5}, "fine_tuning": {"epochs": 3, "learning_rate": 0.01}}
+    recipe = check_recipe({**content, **later, "controls": ["dense_longer"]})
+    dense = build_dense(recipe, inputs, None)
+    net, (name, section, trained) = train_longer(recipe, dense, lambda *stage: stage)
+    assert (name, section.epochs, section.learning_rate) == ("dense_longer", 5, 0.01)
+    assert trained is net is not dense
+    for ours, theirs in zip(net.weights, dense.weights, strict=True):
+        assert ours is not theirs
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_a_net_without_maps_to_follow_is_refused_before_training(prepared):

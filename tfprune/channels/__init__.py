@@ -26,8 +26,9 @@ CONTROLS = {
     "random": "channels drawn by lot, the same share of every layer, as many MACs, the same epochs",
     "width_scaled": "all layers narrowed alike to as many MACs, from scratch for all epochs together",
     "one_shot": "the same criterion and budget, all at once, the same epochs",
+    "dense_longer": "the dense net, trained on for all epochs that came after it, nothing masked or removed",
 }
-"""Nets that stand beside a shrunk one, so that what it owes to the choice of channels can be seen."""
+"""Nets that stand beside a smaller one, so that what it owes to pruning can be seen."""
 
 _HOMES = {
     "Call": "graph",

@@ -179,7 +179,7 @@ class Recipe(Section):
     fine_tuning: Training | None = Field(None, description="after pruning, at fixed masks")
     channels: Channels | None = Field(None, description="comes after those stages; zeros of pruning are not kept")
     controls: list[_one_of("control", CONTROLS)] = Field(
-        default=[], description="nets shown beside the shrunk one in every table"
+        default=[], description="nets shown beside the smaller one in every table"
     )
     quantization: Quantization | None = Field(None, description="training of the last net for its int8 files")
     export: Export = Export()
@@ -194,8 +194,10 @@ class Recipe(Section):
             raise ValueError(
                 "regularization acts in training, pruning and fine_tuning, and this recipe has none of them"
             )
-        if self.controls and not self.channels:
+        if set(self.controls) - {"dense_longer"} and not self.channels:
             raise ValueError("controls stand beside a net with fewer channels, and this recipe has no channels section")
+        if self.controls and not (self.channels or self.pruning):
+            raise ValueError("controls: dense_longer stands beside a pruned net, and this recipe prunes nothing")
         if "one_shot" in self.controls and self.channels.way == "one_shot":
             raise ValueError("controls: one_shot is what channels.way says already; drop one of them")
         taught = self.channels and (self.channels.way != "from_scratch" or {"random", "one_shot"} & set(self.controls))

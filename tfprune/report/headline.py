@@ -201,10 +201,11 @@ def _describe_quantized(records: RunRecords) -> list[Point]:
 
 
 def _describe_controls(rows: Sequence[Row]) -> list[Point]:
-    """Return how the shrunk net stands against its controls, number format by number format, and what those are."""
+    """Return how the smaller net stands against its controls, number format by number format, and what those are."""
     controls = list(dict.fromkeys(row.variant for row in rows if row.variant in CONTROLS))
+    judged = "shrunk" if any(row.variant == "shrunk" for row in rows) else "pruned"
     sentences = []
-    for row in (row for row in rows if row.variant == "shrunk" and controls):
+    for row in (row for row in rows if row.variant == judged and controls):
         others = [other for other in rows if other.variant in controls and other.scheme == row.scheme]
         beside = [
             f"{as_stage(other.variant)} {as_score(main_score(other))} (so {_score_change(row, other)})"
@@ -215,7 +216,7 @@ def _describe_controls(rows: Sequence[Row]) -> list[Point]:
     if not sentences:
         return []
     sentences += [f"{as_stage(name).capitalize()}: {CONTROLS[name]}." for name in controls]
-    return [Point("shrunk, against its controls", "", " ".join(sentences))]
+    return [Point(f"{judged}, against its controls", "", " ".join(sentences))]
 
 
 def _variant_title(variant: str, records: RunRecords) -> str:

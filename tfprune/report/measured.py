@@ -85,13 +85,13 @@ def explain_epochs(records: RunRecords) -> str:
     controls = {name: count for name in CONTROLS if (count := epochs.pop(name, None))}
     dense = epochs.pop("train", None)
     more = {as_stage(name): count for name, count in epochs.items() if count}
-    if not dense or not more:
+    if not more:
         return ""
     words = join_words([f"{count} in {name}" for name, count in more.items()])
-    text = (
-        f"the dense network had {dense} epochs. The pruned one started from it and had more: {words}. "
-        "A dense network trained on for as long is not in this comparison."
-    )
+    had = f"the dense network had {dense} epochs" if dense else "the dense network was trained before this run"
+    text = f"{had}. The pruned one started from it and had more: {words}."
+    if "dense_longer" not in controls:
+        text += " A dense network trained on for as long is not in this comparison (controls: [dense_longer] adds it)."
     if controls:
         had = [f"{as_stage(name)} had {count}" for name, count in controls.items()]
         text += f" Of the controls, {join_words(had)}."

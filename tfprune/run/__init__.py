@@ -33,7 +33,7 @@ from tfprune.run.inputs import (
     train_at_net_size,
 )
 from tfprune.run.shrinking import Shrinker
-from tfprune.run.stages import Progress, prune_dense, start_strategy, train_dense, train_stage
+from tfprune.run.stages import Progress, prune_dense, start_strategy, train_dense, train_longer, train_stage
 from tfprune.targets import find_target
 from tfprune.targets.advice import check_tool, measure_on
 from tfprune.targets.lint import gathered, lint_file
@@ -100,6 +100,10 @@ def run_recipe(
     if plans.remove is not None:
         shrinker = Shrinker(recipe, inputs, dense, plans.remove, run_stage, folder)
         stages += shrink(shrinker, variants)
+    if "dense_longer" in recipe.controls:
+        variants["dense_longer"], stage = train_longer(recipe, dense, run_stage)
+        stages.append(stage)
+        save_model(variants["dense_longer"], folder / "models" / "dense_longer.keras")
     pictures = calibrate(recipe, dense, inputs, folder)
     if recipe.quantization is not None:
         stages.append(quantize(recipe, variants, pictures, run_stage, folder))
@@ -147,10 +151,11 @@ def shrink(shrinker: Shrinker, variants: dict[str, Any]) -> list[StageResult]:
     """Add the shrunk net and the controls beside it to `variants`; return their stages."""
     model = variants.get("pruned", shrinker.dense)
     variants["shrunk"], stages = shrinker.shrink(model)
-    for name, (net, stage) in shrinker.controls(model, variants["shrunk"]).items():
+    controls = shrinker.controls(model, variants["shrunk"])
+    for name, (net, stage) in controls.items():
         variants[name] = net
         stages.append(stage)
-    for name in ("shrunk", *shrinker.recipe.controls):
+    for name in ("shrunk", *controls):
         save_model(variants[name], shrinker.folder / "models" / f"{name}.keras")
     return stages
 

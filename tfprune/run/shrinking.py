@@ -62,12 +62,14 @@ class Shrinker:
         return removal.model, [self._recover("channels", section, removal.model)]
 
     def controls(self, model: Any, shrunk: Any) -> dict[str, tuple[Any, StageResult]]:
-        """Return the controls of the recipe: name -> net and stage, at the MACs of the shrunk net."""
+        """Return the smaller controls of the recipe: name -> net and stage, at the MACs of the shrunk net."""
         section = self.recipe.channels
         budget = (Bound("macs", float(self._cost(shrunk).macs)),)
         equal = replace(selection_of(section), ratio=None, budget=budget, per_cost=None, scope="layer")
         made = {}
         for name in self.recipe.controls:
+            if name == "dense_longer":  # not smaller: `train_longer` makes it
+                continue
             if name == "one_shot":
                 removal = self._removal(f"control_{name}", model)
             elif name == "random":

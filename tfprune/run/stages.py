@@ -106,6 +106,14 @@ def prune_dense(
     return pruned, stages
 
 
+def train_longer(recipe: Recipe, dense: Any, run_stage: Callable[..., StageResult]) -> tuple[Any, StageResult]:
+    """Return a copy of the dense net, trained on for the epochs of all stages after it, as the last of them says."""
+    sections = [section for section in (recipe.pruning, recipe.fine_tuning, recipe.channels) if section is not None]
+    section = sections[-1].model_copy(update={"epochs": sum(section.epochs for section in sections)})
+    net = unwrap_model(dense)
+    return net, run_stage("dense_longer", section, net)
+
+
 def train_stage(
     recipe: Recipe,
     name: str,
