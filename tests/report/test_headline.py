@@ -131,7 +131,9 @@ def test_a_shrunk_net_stands_beside_its_controls(make_run: Callable[..., Path]) 
 def test_zeros_stand_beside_the_dense_net_trained_on(make_run: Callable[..., Path]) -> None:
     run = read_run(make_run())
     longer = [replace(row, variant="dense_longer") for row in run.rows if row.variant == "dense"]
-    points = {point.title: point.text for point in describe_run(replace(run, rows=(*run.rows, *longer))).points}
+    headline = describe_run(replace(run, rows=(*run.rows, *longer)))
+    assert headline.lead.endswith("), and 0.613 after training the dense net on for as long.")
+    points = {point.title: point.text for point in headline.points}
     assert points["pruned, against its controls"].startswith(
         "corrosion IoU 0.562 in float32, against dense-longer 0.613 (so −0.050)."
     )

@@ -62,7 +62,9 @@ def describe_run(records: RunRecords) -> Headline:
     if agreement is not None:
         points.append(agreement)
     candidates = [row for row in records.rows if row.variant not in CONTROLS]
-    return Headline(_describe_best(candidates, reference), tuple(points), tuple(find_warnings(records.rows)))
+    longer = [row for row in records.rows if row.variant == "dense_longer" and row.scheme == reference.scheme]
+    lead = _describe_best(candidates, reference, longer[0] if longer else None)
+    return Headline(lead, tuple(points), tuple(find_warnings(records.rows)))
 
 
 def smallest_row(rows: Sequence[Row]) -> Row | None:
@@ -103,7 +105,7 @@ def is_faster(row: Row) -> bool | None:
     return row.faster_low > 1
 
 
-def _describe_best(rows: Sequence[Row], reference: Row) -> str:
+def _describe_best(rows: Sequence[Row], reference: Row, longer: Row | None) -> str:
     best = smallest_row(rows)
     if best is None:
         return "The sizes of the exported files were not measured."
@@ -118,7 +120,10 @@ def _describe_best(rows: Sequence[Row], reference: Row) -> str:
     speed = _speed_words(best)
     if speed:
         lead += f", and {speed}"
-    return f"{lead}; {score} against {as_score(main_score(reference))} ({_score_change(best, reference)})."
+    against = f"{as_score(main_score(reference))} ({_score_change(best, reference)})"
+    if longer is not None:
+        against += f", and {as_score(main_score(longer))} after training the dense net on for as long"
+    return f"{lead}; {score} against {against}."
 
 
 def _speed_words(row: Row) -> str:
