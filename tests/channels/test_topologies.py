@@ -165,7 +165,7 @@ def test_adapted_normalization_stays_adapted():
 @pytest.mark.parametrize("nested", [False, True])
 def test_dropout_that_is_always_on_stays_on(nested):
     image = keras.Input((16, 16, 3))
-    x = layers.Dropout(0.5)(conv(image, 8), training=True)
+    x = layers.Dropout(0.5)(layers.Dropout(0.5)(conv(image, 8), training=True), True)
     if nested:
         x = keras.Model(image, x, name="inner")(image)
     model = randomize(finish(image, conv(x, 8), name="bayesian"))

@@ -374,9 +374,22 @@ def numbers_per_channel() -> Any:
     x = conv(x * [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0], 8)
     x = conv(layers.Rescaling(np.linspace(1, 2, 8).tolist(), offset=0.5)(x), 8)
     x = conv(layers.Normalization(mean=np.linspace(-1, 1, 8), variance=np.linspace(1, 2, 8))(x), 8)
+    x = tf.nn.bias_add(conv(tf.pow(x + 1.0, np.linspace(0.5, 2, 8, dtype=np.float32)), 8), tf.linspace(-1.0, 1.0, 8))
+    x = conv(tf.where(x > np.linspace(0, 1, 8, dtype=np.float32), x, np.linspace(0, 0.1, 8, dtype=np.float32)), 8)
     adapted = layers.Normalization()
     adapted.adapt(np.random.default_rng(0).normal(1.0, 2.0, (8, 4, 4, 8)).astype(np.float32))
     return finish(inputs, adapted(x), name="numbers_per_channel")
+
+
+def enet_and_blur() -> Any:
+    """ENet's shortcut, padded with channels of zeros by permuting, and pooling behind a fixed blur."""
+    inputs = image()
+    x = conv(inputs, 8)
+    main = layers.Permute((1, 3, 2))(layers.ZeroPadding2D(((0, 0), (0, 4)))(layers.Permute((1, 3, 2))(x)))
+    x = conv(layers.Add()([main, conv(conv(x, 8), 12, activation="linear")]), 16)
+    binomial = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
+    x = tf.nn.depthwise_conv2d(x, np.tile(binomial[:, :, None, None], (1, 1, 16, 1)), [1, 2, 2, 1], "SAME")
+    return finish(inputs, layers.UpSampling2D()(conv(x, 8)), name="enet_and_blur")
 
 
 def half_precision_ops() -> Any:
@@ -396,6 +409,6 @@ TOPOLOGIES: dict[str, Callable[[], Any]] = {
         *(aspp_resize, group_norm, slices_and_split, channel_shuffle, grouped, space_depth, subclassed_layers),
         *(flatten_dense, odd_activations, dynamic_size, dictionaries, regularized, mixed_precision, cbam, scse),
         *(multi_head, heads_by_hand, multiplier_and_twice, signal, convnext, scalars_and_added_loss),
-        *(numbers_per_channel, half_precision_ops),
+        *(numbers_per_channel, half_precision_ops, enet_and_blur),
     )
 }

@@ -14,7 +14,6 @@ from tfprune.channels.graph import Call, Move, Rule
 from tfprune.channels.labels import Labels
 from tfprune.channels.probing import probe
 from tfprune.channels.sampling import is_symbolic
-from tfprune.keras import tf
 
 
 def merge(call: Call) -> Any:
@@ -34,23 +33,13 @@ def merge(call: Call) -> Any:
 
 
 def arithmetic(call: Call) -> Any:
-    """A binary or unary op: tensors merge, numbers do nothing, arrays may have a number for each channel."""
+    """A binary or unary op: tensors merge, numbers do nothing."""
     arguments = [*call.node.call_args, *call.node.call_kwargs.values()]
     in_lists = len(call.tensors) > sum(map(is_symbolic, arguments))
     if in_lists or any(len(tensor.shape) == 0 for tensor in call.tensors):
         return probe(call)
-    arrays = [np.shape(item) for item in arguments if not is_symbolic(item) and np.ndim(item) > 0]
-    if not arrays:
-        return merge(call)
-    width = max(labels.shape[-1] for labels in call.inputs)
-    is_ordinary = all(labels.size == labels.shape[-1] for labels in call.inputs)
-    fits = all(len(shape) <= call.inputs[0].ndim and shape[-1] in (1, width) for shape in arrays)
-    if not is_ordinary or not fits or any(isinstance(item, tf.Variable) for item in arguments):
-        return probe(call)
-    labels = merge(call)
-    if width > 1:
-        call.graph.constants[id(call.node)] = labels.reshape(-1)
-    return labels
+    has_arrays = any(np.ndim(item) > 0 for item in arguments if not is_symbolic(item))
+    return probe(call) if has_arrays else merge(call)
 
 
 def shape_of(call: Call) -> Any:

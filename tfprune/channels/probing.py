@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from tfprune.channels.copying import copy_layer, is_op_layer
 from tfprune.channels.graph import Call, Gather
 from tfprune.channels.labels import Labels
-from tfprune.channels.sampling import map_arguments
+from tfprune.channels.sampling import Left, is_constant, map_arguments
 from tfprune.keras import keras, tf
 
 _MAX_BLOCK_CHANNELS = 512
@@ -79,10 +79,13 @@ class Experiment:
                 arrays.append(np.asarray(self.call.graph.samples[id(tensor)]))
         return arrays
 
-    def run(self, inputs: Arrays) -> Arrays | None:
-        """Return the outputs for these inputs, or None when the op does not take them."""
+    def run(self, inputs: Arrays, left: Left | None = None) -> Arrays | None:
+        """Return the outputs for these inputs, or None when the op does not take them.
+
+        With `left`, arrays among its arguments lose the numbers of the channels that are not left.
+        """
         values = {id(t): tf.constant(array) for t, array in zip(self.call.tensors, inputs, strict=True)}
-        args, kwargs = map_arguments(self.call.node, values, inference=True)
+        args, kwargs = map_arguments(self.call.node, values, inference=True, left=left)
         layer = self.call.layer
         # A layer of the user's may have noted the width when it was built: each run gets a new one.
         is_function = is_op_layer(layer) or type(layer) is keras.layers.Lambda
@@ -92,12 +95,17 @@ class Experiment:
             return None
         return [np.asarray(output) for output in tf.nest.flatten(outputs)]
 
-    def taken(self, which: list[int], axes: dict[int, int], chosen: np.ndarray) -> Arrays | None:
-        """Return the outputs when only the `chosen` channels of the inputs `which` are there."""
-        inputs = list(self.inputs)
+    def taken(
+        self, which: list[int], axes: dict[int, int], chosen: np.ndarray, array_axis: int | None = None
+    ) -> Arrays | None:
+        """Return the outputs when only the `chosen` channels of the inputs `which` are there.
+
+        Arrays among the arguments lose channels on `array_axis`, None where they have none.
+        """
+        inputs, count = list(self.inputs), self.inputs[which[0]].shape[axes[which[0]]]
         for index in which:
             inputs[index] = inputs[index].take(chosen, axes[index])
-        return self.run(inputs)
+        return self.run(inputs, None if array_axis is None else Left(chosen, count, array_axis))
 
 
 def probe(call: Call) -> list[Labels]:
@@ -118,7 +126,8 @@ def probe(call: Call) -> list[Labels]:
             call.graph.probed[call.path] = call.layer
             return labels
     if not summed:
-        return call.opaque("mixes its channels")
+        arrays = ", or has an array that cannot lose any" if _array_axes(call) else ""
+        return call.opaque(f"mixes its channels{arrays}")
     _freeze_others(call, summed)
     call.graph.probed[call.path] = call.layer
     return call.frozen_outputs("sums channels away")
@@ -239,16 +248,23 @@ def _gather(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
 
 
 def _apart(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None:
-    """Elementwise ops, pooling, resizing, A.V: leaving channels out leaves the same ones out of the output."""
-    for team in _teams(experiment, axes):
+    """Elementwise ops, pooling, resizing, A.V: leaving channels out leaves the same ones out of the output.
+
+    So it is with arrays among the arguments that have numbers for each channel, on their last axis or, as the kernel
+    of a depthwise convolution, on the one before.
+    """
+    call = experiment.call
+    for team, array_axis in product(_teams(experiment, axes), (None, *_array_axes(call))):
         count = experiment.inputs[team[0]].shape[axes[team[0]]]
-        found = [_output_axis(experiment, team, axes, chosen) for chosen in _subsets(experiment.rng, count)]
+        found = [_output_axis(experiment, team, axes, chosen, array_axis) for chosen in _subsets(experiment.rng, count)]
         if not found or None in found or any(axis != found[0] for axis in found):
             continue
-        labels = _unite(experiment.call, team)
-        _freeze_others(experiment.call, {*team, *experiment.summed})
+        labels = _unite(call, team)
+        _freeze_others(call, {*team, *experiment.summed})
+        if array_axis is not None:
+            call.graph.constants[id(call.node)] = (labels, array_axis)
         outputs = []
-        for tensor, axis in zip(experiment.call.outputs, found[0], strict=True):
+        for tensor, axis in zip(call.outputs, found[0], strict=True):
             shape = [1] * len(tensor.shape)
             shape[axis] = -1
             outputs.append(labels.reshape(shape))
@@ -256,11 +272,18 @@ def _apart(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None:
     return None
 
 
+def _array_axes(call: Call) -> list[int]:
+    """Return the axes on which arrays among the arguments may have channels."""
+    arguments = (*call.node.call_args, *call.node.call_kwargs.values())
+    rank = max((np.ndim(item) for item in arguments if is_constant(item)), default=0)
+    return [-1, -2][:rank]
+
+
 def _output_axis(
-    experiment: Experiment, team: list[int], axes: dict[int, int], chosen: np.ndarray
+    experiment: Experiment, team: list[int], axes: dict[int, int], chosen: np.ndarray, array_axis: int | None
 ) -> tuple[int, ...] | None:
     """Return per output the axis on which only the chosen channels are left, or None."""
-    outputs = experiment.taken(team, axes, chosen)
+    outputs = experiment.taken(team, axes, chosen, array_axis)
     if outputs is None or len(outputs) != len(experiment.outputs):
         return None
     count, found = experiment.inputs[team[0]].shape[axes[team[0]]], []
@@ -277,26 +300,31 @@ def _output_axis(
 
 
 def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None:
-    """Depth to space, space to depth, crelu: blocks of input channels make blocks of output channels.
+    """Depth to space, space to depth, crelu, padding: blocks of input channels make blocks of output channels.
 
-    Output channels that no input moves, as coordinates that are joined to an image, stay.
+    Output channels that no input moves, as coordinates that are joined to an image, stay. The blocks lie on the last
+    axis, or both on the same other one.
     """
     call = experiment.call
     if len(experiment.inputs) != 1 or len(experiment.outputs) != 1 or not axes:
         return None
-    source, whole = experiment.inputs[0], experiment.outputs[0]
-    if axes[0] != source.ndim - 1 or whole.ndim < 2 or not 1 < source.shape[-1] <= _MAX_BLOCK_CHANNELS:
+    source, whole, axis = experiment.inputs[0], experiment.outputs[0], axes[0]
+    is_last = axis == source.ndim - 1
+    if whole.ndim < 2 or not (is_last or whole.ndim == source.ndim):
         return None
+    if not 1 < source.shape[axis] <= _MAX_BLOCK_CHANNELS:
+        return None
+    made_on = whole.ndim - 1 if is_last else axis
     moved = []
-    for channel in range(source.shape[-1]):
-        changed = source.copy()
-        changed[..., channel] = experiment.rng.normal(size=source.shape[:-1])
-        outputs = experiment.run([changed])
+    for channel in range(source.shape[axis]):
+        changed = np.moveaxis(source.copy(), axis, 0)
+        changed[channel] = experiment.rng.normal(size=changed.shape[1:])
+        outputs = experiment.run([np.moveaxis(changed, 0, axis)])
         if outputs is None or outputs[0].shape != whole.shape:
             return None
-        moved.append((outputs[0] != whole).any(axis=tuple(range(whole.ndim - 1))))
+        moved.append(np.moveaxis(outputs[0] != whole, made_on, 0).any(axis=tuple(range(1, whole.ndim))))
     inputs_of, outputs_of = _components(np.array(moved))
-    if not _keeps_blocks_apart(experiment, inputs_of, outputs_of):
+    if not _keeps_blocks_apart(experiment, axis, inputs_of, made_on, outputs_of):
         return None
     labels = call.inputs[0].reshape(-1)
     block_label = np.array([labels[inputs_of == block][0] for block in range(inputs_of.max() + 1)])
@@ -304,7 +332,7 @@ def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
     made = call.graph.space.frozen(len(outputs_of), f"'{call.path}': depends on no channel")
     moved_by = outputs_of <= inputs_of.max()
     made[moved_by] = block_label[outputs_of[moved_by]]
-    return [call.spread(made)]
+    return [np.moveaxis(call.spread(made), -1, made_on)]
 
 
 def _components(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -319,24 +347,30 @@ def _components(moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return block[: len(moved)], block[len(moved) :]
 
 
-def _keeps_blocks_apart(experiment: Experiment, inputs_of: np.ndarray, outputs_of: np.ndarray) -> bool:
+def _keeps_blocks_apart(
+    experiment: Experiment, axis: int, inputs_of: np.ndarray, made_on: int, outputs_of: np.ndarray
+) -> bool:
+    """Return whether outputs on `made_on` lose the blocks that inputs on `axis` lose, and nothing else."""
     count = int(inputs_of.max()) + 1
     subsets = _subsets(experiment.rng, count)
     if not subsets or outputs_of.min() >= count:
         return False
     for chosen in subsets:
-        left = experiment.run([experiment.inputs[0][..., np.isin(inputs_of, chosen)]])
-        if not _alike(left, [experiment.outputs[0][..., np.isin(outputs_of, chosen) | (outputs_of >= count)]]):
+        left = experiment.run([experiment.inputs[0].compress(np.isin(inputs_of, chosen), axis)])
+        stay = np.isin(outputs_of, chosen) | (outputs_of >= count)
+        if not _alike(left, [experiment.outputs[0].compress(stay, made_on)]):
             return False
     return True
 
 
 def _alike(a: Arrays | None, b: Arrays | None) -> bool:
-    """Return whether two sets of outputs are equal up to rounding."""
+    """Return whether two sets of outputs are equal up to rounding, and numbers at least in places."""
     if a is None or b is None or len(a) != len(b):
         return False
     return all(
-        x.shape == y.shape and x.size > 0 and np.allclose(x.astype(float), y.astype(float), rtol=1e-4, atol=1e-5)
+        x.shape == y.shape
+        and bool(np.isfinite(x).any())
+        and np.allclose(x.astype(float), y.astype(float), rtol=1e-4, atol=1e-5, equal_nan=True)
         for x, y in zip(a, b, strict=True)
     )
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfprune.channels.copying import added_tensors, copy_layer, insert_added, is_op_layer, restore_settings
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
-from tfprune.channels.sampling import is_symbolic, map_arguments, map_tensors
+from tfprune.channels.sampling import Left, is_symbolic, map_arguments, map_tensors
 from tfprune.errors import InputError
 from tfprune.keras import finish_weights, keras, tf
 
@@ -131,13 +131,16 @@ class Rebuilder:
         for edit in self.graph.edits.get(id(layer), ()):
             count = self._alive(edit.labels, edit.axis)
             if edit.each:
-                changes[edit.key] = _compressed(layer.get_config()[edit.key], self.keep[edit.labels])
+                changes[edit.key] = self._left_of(edit.labels).of(layer.get_config()[edit.key])
             elif edit.index is None:
                 changes[edit.key] = count
             else:
                 value = changes.setdefault(edit.key, list(getattr(layer, edit.key)))
                 value[edit.index] = count
         return copy_layer(layer, changes, dtype=self.dtype)
+
+    def _left_of(self, labels: np.ndarray, axis: int = -1) -> Left:
+        return Left(np.flatnonzero(self.keep[labels]), len(labels), axis)
 
     def _alive(self, labels: np.ndarray, axis: int) -> int:
         others = tuple(other for other in range(labels.ndim) if other != axis % labels.ndim)
@@ -152,11 +155,9 @@ class Rebuilder:
             return self._gather(node, gather, values)
         if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
             raise CannotRebuildError(self.graph.paths[id(node)])
-        args, kwargs = map_arguments(node, values, inference=self.dtype is not None)
-        if (labels := self.graph.constants.get(id(node))) is not None:
-            alive = self.keep[labels]
-            args = [_compressed(item, alive) for item in args]
-            kwargs = {key: _compressed(item, alive) for key, item in kwargs.items()}
+        labels, axis = self.graph.constants.get(id(node), (None, -1))
+        left = None if labels is None else self._left_of(labels, axis)
+        args, kwargs = map_arguments(node, values, inference=self.dtype is not None, left=left)
         if self.dtype and is_op_layer(node.layer):
             args, kwargs = tf.nest.map_structure(self._in_dtype, (args, kwargs))
         return tf.nest.flatten(self._layer(node.layer)(*args, **kwargs))
@@ -248,16 +249,6 @@ class Rebuilder:
             if slot is not None and not (alive := self.keep[slot.labels]).all():
                 value = value.compress(alive, axis)
         return value
-
-
-def _compressed(item: Any, alive: np.ndarray) -> Any:
-    """Return what is left of an array of numbers per channel, of its own type; anything else as it is."""
-    if alive.all() or is_symbolic(item) or np.shape(item)[-1:] != alive.shape:
-        return item
-    left = np.compress(alive, item, axis=-1)
-    if tf.is_tensor(item):
-        return tf.constant(left)
-    return left if isinstance(item, np.ndarray) else left.tolist()
 
 
 def _fills_box(alive: np.ndarray) -> bool:

@@ -167,9 +167,15 @@ def activation(call: Call) -> Any:
 
 
 def channelwise(call: Call) -> Any:
-    """A layer that treats every channel alike and on its own: pooling, padding, resizing, dropout."""
+    """A layer that treats every channel alike and on its own: pooling, padding, resizing, dropout.
+
+    On channels that stand on another axis it does something else: ENet pads them that way.
+    """
     if _channels_first(call.layer):
         return call.opaque("channels_first")
+    labels = call.inputs[0]
+    if labels.shape[-1] == 1 and labels.size > 1:
+        return probe(call)
     return call.spread(call.channels())
 
 

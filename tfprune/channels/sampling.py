@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,22 +63,59 @@ def run_graph(model: Any, inputs: list[Any], values: dict[int, Any]) -> list[Any
     return [values[id(tensor)] for tensor in model.outputs]
 
 
-def map_arguments(node: Any, values: dict[int, Any], *, inference: bool = False) -> tuple[Any, Any]:
+@dataclass(frozen=True)
+class Left:
+    """Channels that are left: `chosen` of `count`, and the axis of arrays that have a number for each."""
+
+    chosen: np.ndarray
+    count: int
+    axis: int = -1
+
+    def of(self, item: Any) -> Any:
+        """Return what is left of an array with numbers per channel, of its own type; anything else as it is."""
+        if len(self.chosen) == self.count or not is_constant(item) or np.ndim(item) < -self.axis:
+            return item
+        if np.shape(item)[self.axis] != self.count:
+            return item
+        left = np.take(item, self.chosen, self.axis)
+        if tf.is_tensor(item):
+            return tf.constant(left)
+        return left if isinstance(item, np.ndarray) else left.tolist()
+
+
+def is_constant(item: Any) -> bool:
+    """Return whether an argument is an array, or a list of numbers, that no training changes."""
+    if isinstance(item, list | tuple):
+        return not any(map(tf.is_tensor, tf.nest.flatten(item)))
+    return not (is_symbolic(item) or isinstance(item, tf.Variable))
+
+
+def map_arguments(
+    node: Any, values: dict[int, Any], *, inference: bool = False, left: Left | None = None
+) -> tuple[Any, Any]:
     """Return the arguments of a call with its symbolic tensors replaced by `values[id(tensor)]`.
 
-    With `inference`, a call that always trains (`Dropout(...)(x, training=True)`) does not.
+    With `inference`, a call that always trains (`Dropout(...)(x, training=True)`) does not. With `left`, arrays that
+    have numbers per channel lose those of the others.
     """
 
     def replace(item: Any) -> Any:
         return values.get(id(item), item) if is_symbolic(item) else item
 
-    args, kwargs = tf.nest.map_structure(replace, (node.call_args, node.call_kwargs))
-    return args, {**kwargs, "training": False} if inference and always_trains(node) else kwargs
+    args, kwargs = node.call_args, node.call_kwargs
+    if left is not None:
+        args, kwargs = [left.of(item) for item in args], {key: left.of(item) for key, item in kwargs.items()}
+    if inference and always_trains(node):
+        args, kwargs = node.layer._call_spec.set_arg_value("training", False, args, dict(kwargs), inputs_in_args=True)
+    return tf.nest.map_structure(replace, (args, kwargs))
 
 
 def always_trains(node: Any) -> bool:
     """Return whether a call is in training mode whatever the model is in."""
-    return node.call_kwargs.get("training") is True
+    spec, given = node.layer._call_spec, (node.call_args, node.call_kwargs)
+    return spec.arg_was_passed("training", *given, inputs_in_args=True) and (
+        spec.get_arg_value("training", *given, inputs_in_args=True) is True
+    )
 
 
 def map_tensors(structure: Any, values: dict[int, Any]) -> Any:
