@@ -251,7 +251,7 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
         kinds.setdefault(tuple(row[name] for name in CELL if name != "seed"), []).append(row)
         if row["variant"] in WHOLE:
-            whole[row["variant"], row["set"], row["width"], row["seed"]] = row["iou_float32"]
+            whole[_whole(row, row["variant"])] = row["iou_float32"]
     summary = []
     for members in kinds.values():
         row = {name: members[0][name] for name in CELL if name != "seed"}
@@ -263,14 +263,16 @@ def summarize(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             row |= {f"{scheme}_low": min(values), f"{scheme}_high": max(values)}
         row["int8_kib"] = round(statistics.mean(member["bytes_int8"] for member in members) / 1024, 1)
         for variant in WHOLE:
-            losses = [
-                whole[key] - member["iou_float32"]
-                for member in members
-                if (key := (variant, member["set"], member["width"], member["seed"])) in whole
-            ]
+            pairs = [(whole.get(_whole(member, variant)), member["iou_float32"]) for member in members]
+            losses = [before - after for before, after in pairs if before is not None]
             row[f"below_{variant}"] = round(statistics.mean(losses), 4) if losses else None
         summary.append(row)
     return sorted(summary, key=lambda row: (row["set"], row["width"], -(row["share"] or 1), row["variant"]))
+
+
+def _whole(row: dict[str, Any], variant: str) -> tuple[Any, ...]:
+    """Return what tells apart the whole net that a cell is compared with; the longer one had as many epochs."""
+    return variant, row["set"], row["width"], row["seed"], row["epochs"] if variant == "dense_longer" else 0
 
 
 def write_report(path: Path) -> list[dict[str, Any]]:
@@ -301,7 +303,8 @@ def write_report(path: Path) -> list[dict[str, Any]]:
             "halves the MACs in each round. `dense_longer` trains without removal, `random` draws the same "
             "share of every layer by lot and removes it at once, `width_scaled` is as narrow everywhere and trains "
             "from scratch for both together. Mean over the seeds, lowest and highest in brackets. Below dense, below "
-            "longer: what is lost of the IoU of `dense` and `dense_longer` of the same seed, float32.",
+            "longer: what is lost of the IoU of `dense`, and of `dense_longer` after as many epochs, of the same "
+            "seed, float32.",
             110,
         ),
         "",
