@@ -97,13 +97,18 @@ def _figures_table(rows: Sequence[Row]) -> Padding:
 
 
 def _classes_table(rows: Sequence[Row], names: Sequence[str]) -> Padding:
-    """Return the IoU of every class, one column per file."""
+    """Return the IoU of every class, with files or classes side by side, whichever are fewer."""
     table = _new_table()
     table.columns[0].header = Text("IoU of")
-    for row in rows:
-        table.add_column(Text(f"{row.variant}\n{row.scheme}", justify="right"), justify="right", max_width=14)
-    for name in names:
-        table.add_row(Text(name), *(as_score(row.iou.get(name)) for row in rows))
+    scores = [[as_score(row.iou.get(name)) for row in rows] for name in names]
+    heads, lines = [f"{row.variant}\n{row.scheme}" for row in rows], list(names)
+    if len(names) < len(rows):
+        scores = [list(cells) for cells in zip(*scores, strict=True)]
+        heads, lines = lines, [row.name for row in rows]
+    for head in heads:
+        table.add_column(Text(head, justify="right"), justify="right", max_width=14)
+    for line, cells in zip(lines, scores, strict=True):
+        table.add_row(Text(line), *cells)
     return Padding(table, (0, 0, 1, 0))
 
 
