@@ -161,6 +161,25 @@ class Draw:
         value = tf.reshape(x, [-1, SIZE * SIZE, x.shape[-1]])
         return tf.reshape(tf.matmul(weights, value), [-1, SIZE, SIZE, x.shape[-1]])
 
+    def arrays(self) -> Any:
+        """Ops with an array that has numbers per channel."""
+        x = self.one()
+        numbers = self.rng.uniform(0.5, 2, x.shape[-1]).astype(np.float32)
+        kinds: list[Callable[[], Any]] = [
+            lambda: x * numbers.tolist() - numbers,
+            lambda: tf.pow(tf.abs(x) + 0.5, numbers),
+            lambda: tf.nn.bias_add(x, tf.constant(numbers)),
+            lambda: tf.where(x > numbers, x, numbers * 0.1),
+            lambda: tf.nn.depthwise_conv2d(x, np.tile(numbers[:, None], (3, 3, 1, 1)), [1, 1, 1, 1], "SAME"),
+            lambda: tf.concat([x, tf.broadcast_to(numbers, tf.shape(x))], -1),
+        ]
+        return kinds[int(self.rng.integers(len(kinds)))]()
+
+    def padded(self) -> Any:
+        """Channels of zeros, put behind the others while those stand on another axis."""
+        x = layers.Permute((1, 3, 2))(self.one())
+        return layers.Permute((1, 3, 2))(layers.ZeroPadding2D(((0, 0), (int(self.rng.integers(3)), 4)))(x))
+
     def odd_lambda(self) -> Any:
         """Lambdas that look harmless, and some that are not."""
         functions: list[Callable[[Any], Any]] = [

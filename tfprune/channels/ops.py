@@ -13,7 +13,8 @@ import numpy as np
 from tfprune.channels.graph import Call, Move, Rule
 from tfprune.channels.labels import Labels
 from tfprune.channels.probing import probe
-from tfprune.channels.sampling import is_symbolic
+from tfprune.channels.sampling import is_symbolic, map_arguments
+from tfprune.keras import tf
 
 
 def merge(call: Call) -> Any:
@@ -43,8 +44,34 @@ def arithmetic(call: Call) -> Any:
 
 
 def shape_of(call: Call) -> Any:
-    """tf.shape reads sizes, no values: its input stays free."""
+    """tf.shape reads sizes, no values: its input stays free unless something goes on with its number of channels."""
+    (vector,), rank = call.outputs, len(call.tensors[0].shape)
+    sizes = np.arange(2, rank + 2, dtype=vector.dtype.as_numpy_dtype)
+    if any(labels.size > 1 for labels in call.inputs) and _goes_on(call, vector, sizes, sizes + (sizes == rank + 1)):
+        return call.opaque("its number of channels is read")
     return call.frozen_outputs("a shape")
+
+
+def _goes_on(call: Call, tensor: Any, values: np.ndarray, others: np.ndarray) -> bool:
+    """Return whether it makes a difference that a tensor holds other values: to another input, or to the outputs."""
+    if any(tensor is output for output in call.graph.model.outputs):
+        return True
+    for node in tensor._keras_history.layer._outbound_nodes:
+        if not any(given is tensor for given in node.keras_inputs):
+            continue
+        if len(node.keras_inputs) > 1:
+            return True
+        try:
+            made, instead = (
+                tf.nest.flatten(node.layer(*args, **kwargs))
+                for args, kwargs in (map_arguments(node, {id(tensor): tf.constant(v)}) for v in (values, others))
+            )
+        except (ValueError, TypeError, tf.errors.OpError):
+            return True
+        for output, a, b in zip(tf.nest.flatten(node.outputs), made, instead, strict=True):
+            if not np.array_equal(a, b) and _goes_on(call, output, a.numpy(), b.numpy()):
+                return True
+    return False
 
 
 def reshape_op(call: Call) -> Any:

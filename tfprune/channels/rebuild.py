@@ -16,21 +16,24 @@ import numpy as np
 from tfprune.channels.copying import added_tensors, copy_layer, insert_added, is_op_layer, restore_settings
 from tfprune.channels.graph import ChannelGraph, Gather, Move, is_graph, nodes_of
 from tfprune.channels.sampling import Left, is_symbolic, map_arguments, map_tensors
-from tfprune.errors import InputError
+from tfprune.errors import InputError, TfpruneError
 from tfprune.keras import finish_weights, keras, tf
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
 
-class CannotRebuildError(Exception):
-    """What is left of a tensor is no array, so that the call at `path` cannot be made.
+class CannotRebuildError(TfpruneError):
+    """A call cannot be made: what is left of a tensor is no array, or too little for it.
 
-    Never leaves this package: whoever catches it freezes the call and plans again.
+    `suspects` has its path: `remove_channels` freezes it and plans again.
     """
 
     def __init__(self, path: str) -> None:
-        super().__init__(f"'{path}': what is left of its channels does not stand in rows")
-        self.path = path
+        super().__init__(
+            f"'{path}' cannot be called with what is left of its channels. Name it in the plan's 'opaque', or write a "
+            "rule for its layer."
+        )
+        self.suspects = [path]
 
 
 @dataclass(frozen=True)
@@ -160,7 +163,11 @@ class Rebuilder:
         args, kwargs = map_arguments(node, values, inference=self.dtype is not None, left=left)
         if self.dtype and is_op_layer(node.layer):
             args, kwargs = tf.nest.map_structure(self._in_dtype, (args, kwargs))
-        return tf.nest.flatten(self._layer(node.layer)(*args, **kwargs))
+        layer = self._layer(node.layer)
+        try:
+            return tf.nest.flatten(layer(*args, **kwargs))
+        except (ValueError, TypeError, tf.errors.OpError) as error:
+            raise CannotRebuildError(self.graph.paths[id(node)]) from error
 
     def _in_dtype(self, item: Any) -> Any:
         """Return a float constant, or the name of a float type, among the arguments of an op in a twin's dtype."""

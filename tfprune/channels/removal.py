@@ -112,10 +112,7 @@ def apply_plan(model: Any, plan: Plan, *, check: bool = True) -> Removal:
     opaque = list(plan.opaque)
     groups = ChannelGroups(label_channels(model, opaque=opaque))
     keep = groups.keep(read_plan(groups, plan))
-    try:
-        smaller = rebuild(groups.graph, keep)
-    except CannotRebuildError as error:
-        raise NotExactError([error.path], None, str(error)) from error
+    smaller = rebuild(groups.graph, keep)
     equality = compare_with_masked(groups.graph, keep, smaller) if check else None
     if equality is not None and not equality.holds:
         raise NotExactError(_suspects(groups.graph), equality)
@@ -153,10 +150,9 @@ def remove_channels(
     """
     opaque: list[str] = []
     for _ in range(_MAX_ROUNDS):
-        plan = plan_channels(model, selection, opaque=opaque, **planning)
         try:
-            return apply_plan(model, plan, check=check)
-        except NotExactError as error:
+            return apply_plan(model, plan_channels(model, selection, opaque=opaque, **planning), check=check)
+        except (NotExactError, CannotRebuildError) as error:
             suspects = [path for path in error.suspects if path not in opaque]
             if not suspects:
                 raise
@@ -179,15 +175,14 @@ def narrowed(model: Any, ratio: float, *, seed: int) -> Any:
 
 
 class NotExactError(TfpruneError):
-    """The smaller model cannot be built exactly; `suspects` are the calls that may be why."""
+    """The smaller model is not the masked original; `suspects` are the calls that may be why."""
 
-    def __init__(self, suspects: list[str], equality: Equality | None, text: str = "") -> None:
-        if equality is not None:
-            text = (
-                f"the smaller model differs from the masked original by {equality.largest:.1e} of the logits' "
-                f"scale (accepted: {TOLERANCE:.0e}). Calls whose behaviour was probed: {', '.join(suspects) or 'none'}."
-            )
-        super().__init__(f"{text} Name the call at fault in the plan's 'opaque', or write a rule for its layer.")
+    def __init__(self, suspects: list[str], equality: Equality) -> None:
+        super().__init__(
+            f"the smaller model differs from the masked original by {equality.largest:.1e} of the logits' scale "
+            f"(accepted: {TOLERANCE:.0e}). Calls whose behaviour was probed: {', '.join(suspects) or 'none'}. "
+            "Name the call at fault in the plan's 'opaque', or write a rule for its layer."
+        )
         self.suspects = list(suspects)
         self.equality = equality
 
