@@ -61,12 +61,7 @@ def compare_with_masked(graph: ChannelGraph, keep: np.ndarray, rebuilt: Any) -> 
         return equality
     try:
         exact = _compare(graph, keep, None, precision="float64")
-    except (
-        TypeError,
-        ValueError,
-        tf.errors.OpError,
-        CannotRebuildError,
-    ):  # an op or a constant that knows float32 only
+    except (TypeError, ValueError, tf.errors.OpError, CannotRebuildError):  # something knows float32 only
         return equality
     return replace(exact, unmasked_difference=equality.unmasked_difference) if exact.holds else equality
 
