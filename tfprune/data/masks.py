@@ -138,18 +138,21 @@ def _checked_colours(
 def decode_ids(values: np.ndarray, classes: ClassTable) -> np.ndarray:
     """Return class ids uint8 (H, W) for mask values (H, W) of any unsigned type; ignored pixels are `IGNORE_ID`.
 
-    With two classes a mask that holds nothing but 0 and 255 is read as 0 and 1.
+    With two classes a mask that holds nothing but 0 and 255, or in 16 bit 65535, is read as 0 and 1.
 
     Raises:
         MaskFault: the mask holds ids that are in no class.
 
     >>> decode_ids(np.array([[0, 255]]), ClassTable(("steel", "rust")))
     array([[0, 1]], dtype=uint8)
+    >>> decode_ids(np.array([[0, 65535]]), ClassTable(("steel", "rust")))
+    array([[0, 1]], dtype=uint8)
     """
     counts = np.bincount(values.ravel())
     present = np.flatnonzero(counts).tolist()
     numbers = {number: position for number, (_, position) in classes.numbering.items()}
-    if len(numbers) == 2 and classes.ignore_index != 255 and set(present) <= {0, 255}:
+    is_white_on_black = set(present) <= {0, 255} or set(present) <= {0, 65535}
+    if len(numbers) == 2 and classes.ignore_index != 255 and is_white_on_black:
         return np.asarray(list(numbers.values()), np.uint8)[(values > 0).astype(np.uint8)]
     if classes.ignore_index is not None:
         numbers[classes.ignore_index] = IGNORE_ID
