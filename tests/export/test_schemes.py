@@ -71,6 +71,19 @@ def test_norms_that_sum_or_square_are_right_in_int16(norm, clip, tmp_path):
     assert not {"SUM", "SQUARED_DIFFERENCE"} & set(measure_footprint(path).ops)
 
 
+@pytest.mark.parametrize("scheme", ["int8_float_io", "int16x8"])
+def test_squares_are_integers_too(scheme, tmp_path):
+    image = L.Input((SIZE, SIZE, 3))
+    x = L.Conv2D(8, 3, padding="same")(L.Rescaling(1 / 255)(image))
+    x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), [1, 2], keepdims=True) + 1e-3)
+    model = with_weights(keras.Model(image, L.Conv2D(3, 1, name="logits")(x)))
+    options = {"head": "logits", "class_names": class_names(3), "calibration": pictures(16, seed=1)}
+    path = export_tflite(model, tmp_path / "a.tflite", scheme=scheme, **options)
+    assert measure_footprint(path).float_ops == ()
+    wanted, answers = logits_of(model, TEST_IMAGES), real_answers(path)
+    assert 10 * np.log10((wanted**2).mean() / ((answers - wanted) ** 2).mean()) > (20 if "int8_" in scheme else 30)
+
+
 @pytest.mark.parametrize("layer", ["comparison", "padding"])
 def test_int16_files_that_no_runtime_opens_are_refused(layer, tmp_path):
     image = L.Input((SIZE, SIZE, 3))

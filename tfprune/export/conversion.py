@@ -20,10 +20,10 @@ from tfprune.export import SCHEMES
 from tfprune.export.card import CARD_FORMAT, write_card
 from tfprune.export.converter import convert_function
 from tfprune.export.heads import attach_head
-from tfprune.export.int16 import operators_on_mixed_numbers
 from tfprune.export.metadata import add_metadata
 from tfprune.export.noise import KeptFloat
 from tfprune.export.ranges import mend_zero_constants
+from tfprune.export.replacing import operators_on_mixed_numbers
 from tfprune.export.resizes import without_half_pixels
 from tfprune.export.rounding import distinct_biases, rounded_kernels
 from tfprune.keras import finish_weights, keras, tf

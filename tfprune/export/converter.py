@@ -10,9 +10,9 @@ import numpy as np
 
 from tfprune.errors import InputError
 from tfprune.export import Scheme
-from tfprune.export.int16 import replace_wrong_operators
 from tfprune.export.noise import FloatPart, KeptFloat, choose_float, float_part
 from tfprune.export.ranges import check_ranges, clip_ranges, fill_empty_ranges, quantize_calibrated
+from tfprune.export.replacing import replace_wrong_operators
 from tfprune.export.rounding import RoundedFlatbuffer
 from tfprune.keras import keras, tf
 
@@ -52,8 +52,7 @@ def convert_function(
         if clip:
             calibrated = clip_ranges(calibrated, calibration, clip)
         calibrated = fill_empty_ranges(calibrated)
-        if scheme.activations == "int16":
-            calibrated = replace_wrong_operators(calibrated)
+        calibrated = replace_wrong_operators(calibrated, scheme.activations)
         if not keep_float:
             return quantize_calibrated(calibrated, scheme, sparse=sparse), ()
         rounded = RoundedFlatbuffer(calibrated)

@@ -16,9 +16,9 @@ import numpy as np
 
 from tfprune.errors import InputError
 from tfprune.export import Scheme
-from tfprune.export.int16 import count_values
 from tfprune.export.interpreting import open_flatbuffer, run_picture
 from tfprune.export.noise import NOTHING_FLOAT, FloatPart
+from tfprune.export.replacing import count_values
 from tfprune.keras import tf
 
 from tensorflow.lite.python import convert as tflite_convert

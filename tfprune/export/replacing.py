@@ -1,8 +1,9 @@
-"""Operators that files with int16 activations compute wrongly or not at all, made of others that they do compute.
+"""Operators that integer files compute wrongly or not at all, made of others that they do compute.
 
-The converter gives a sum in int16 the scale of its terms, and kernels add what is stored: whatever exceeds the largest
-term is cut off. No kernel takes SQUARED_DIFFERENCE. Group and unit norms sum, layer norms square differences. Both are
-replaced in the float flatbuffer, where ranges are known and scales are not chosen yet.
+SQUARE has float kernels only. The converter gives a sum in int16 the scale of its terms, and kernels add what is
+stored: whatever exceeds the largest term is cut off. No int16 kernel takes SQUARED_DIFFERENCE. Group and unit norms
+sum, layer norms square differences. All are replaced in the float flatbuffer, where ranges are known and scales are
+not chosen yet.
 """
 
 from __future__ import annotations
@@ -21,17 +22,30 @@ _OPTIONS = {
 }
 
 
-def replace_wrong_operators(calibrated: bytes) -> bytes:
-    """Return a float .tflite with calibrated ranges without sums (a mean times a count) and squared differences.
+def replace_wrong_operators(calibrated: bytes, activations: str) -> bytes:
+    """Return a float .tflite with calibrated ranges without what its integers compute wrongly.
 
-    The range of a mean is that of the sum by the count; that of a difference follows from its largest square.
+    Squares become products. In int16, sums become means times a count, squared differences squares of differences: the
+    range of a mean is that of the sum by the count, and that of a difference follows from its largest square.
+
+    Args:
+        activations: `int8` or `int16`.
     """
+    wrong = {_OPERATORS.SQUARE}
+    if activations == "int16":
+        wrong |= {_OPERATORS.SUM, _OPERATORS.SQUARED_DIFFERENCE}
     model = schema.ModelT.InitFromPackedBuf(bytearray(calibrated), 0)
     for graph in model.subgraphs:
         operators = []
         for operator in graph.operators:
             operators.append(operator)
-            if _is_wrong(model, graph, operator):
+            is_float = graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
+            if not is_float or (kind := _kind(model, operator)) not in wrong:
+                continue
+            if kind == _OPERATORS.SQUARE:
+                operator.inputs = [operator.inputs[0], operator.inputs[0]]
+                _become(model, operator, _OPERATORS.MUL)
+            else:
                 operators.append(_split(model, graph, operator))
         graph.operators = operators
     _drop_unused_codes(model)  # the quantizer refuses codes that no operator has
@@ -79,12 +93,6 @@ def count_values(tensor: Any) -> int:
 
 def _kind(model: Any, operator: Any) -> int:
     return model.operatorCodes[operator.opcodeIndex].builtinCode
-
-
-def _is_wrong(model: Any, graph: Any, operator: Any) -> bool:
-    kinds = (_OPERATORS.SUM, _OPERATORS.SQUARED_DIFFERENCE)
-    is_float = graph.tensors[operator.outputs[0]].type == schema.TensorType.FLOAT32
-    return is_float and _kind(model, operator) in kinds
 
 
 def _become(model: Any, operator: Any, kind: int) -> None:
