@@ -104,6 +104,32 @@ def test_copies_of_a_gate_go_one_by_one(name, as_layer):
     assert removal.model.get_layer("first").filters == 4
 
 
+@pytest.mark.parametrize("as_layer", [True, False])
+def test_a_map_of_one_channel_may_be_joined(as_layer):
+    def join(tensors):
+        return tf.concat(tensors, axis=-1)
+
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    gate = layers.Conv2D(1, 1, activation="sigmoid", name="gate")(x)
+    joined = (layers.Lambda(join) if as_layer else join)([gate, x])
+    removal = remove_channels(keras.Model(image, layers.Conv2D(2, 1, name="logits")(joined)))
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 4
+
+
+def test_a_resize_to_the_size_of_a_map_is_no_pick_of_channels():
+    image = layers.Input((None, None, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    small = layers.UpSampling2D()(layers.MaxPooling2D()(x))
+    gate = layers.Conv2D(1, 1, name="gate")(x)
+    fitted = layers.Lambda(lambda pair: tf.image.resize(pair[0], tf.shape(pair[1])[1:3]))([small, gate])
+    logits = layers.Conv2D(2, 1, name="logits")(layers.Multiply()([fitted, gate]))
+    smaller = remove_channels(keras.Model(image, logits)).model
+    assert smaller.get_layer("first").filters == 4
+    assert smaller(tf.zeros([1, 9, 9, 3])).shape == (1, 9, 9, 2)
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

@@ -223,13 +223,18 @@ def _gather(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
     """Slice, split, shuffle: every output channel is one input channel, at every position.
 
     All channels of one input in their order is no gather: a resize to the same size looks like that.
+    Inputs of one channel are among those that are picked from.
     """
-    call, which = experiment.call, list(axes)
-    if not which or any(axes[index] != experiment.inputs[index].ndim - 1 for index in which):
+    call = experiment.call
+    if not axes or any(axis != experiment.inputs[index].ndim - 1 for index, axis in axes.items()):
         return None
-    if len({experiment.inputs[index].shape[:-1] for index in which}) > 1:
+    first = experiment.inputs[min(axes)]
+    one = {index for index in experiment.varied if experiment.inputs[index].shape == (*first.shape[:-1], 1)}
+    which = sorted({*axes, *one})
+    inputs = [experiment.inputs[index] for index in which]
+    if len({(array.shape[:-1], array.dtype) for array in inputs}) > 1:
         return None
-    source = np.concatenate([experiment.inputs[index] for index in which], axis=-1)
+    source = np.concatenate(inputs, axis=-1)
     picks = []
     for output in experiment.outputs:
         if output.ndim != source.ndim or output.shape[:-1] != source.shape[:-1] or output.shape[-1] == 0:
@@ -239,9 +244,11 @@ def _gather(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
         if -1 in pick or not np.array_equal(source[..., pick], output):
             return None
         picks.append(np.array(pick))
-    if len(picks) == 1 and len(which) == 1 and np.array_equal(picks[0], np.arange(source.shape[-1])):
+    ends = np.cumsum([array.shape[-1] for array in inputs]).tolist()
+    wholes = [np.arange(end - array.shape[-1], end) for array, end in zip(inputs, ends, strict=True)]
+    if len(picks) == 1 and any(np.array_equal(picks[0], whole) for whole in wholes):
         return None
-    _freeze_others(call, axes)
+    _freeze_others(call, which)
     call.graph.gathers[id(call.node)] = Gather(tuple(which), tuple(picks))
     labels = np.concatenate([call.inputs[index].reshape(-1) for index in which])
     return [call.spread(labels[pick], i) for i, pick in enumerate(picks)]
