@@ -130,6 +130,22 @@ def test_a_resize_to_the_size_of_a_map_is_no_pick_of_channels():
     assert smaller(tf.zeros([1, 9, 9, 3])).shape == (1, 9, 9, 2)
 
 
+@pytest.mark.parametrize("classes", [4, 8])
+@pytest.mark.parametrize("is_output", [True, False])
+def test_a_sum_over_pixels_leaves_the_features_free_that_maps_weigh(classes, is_output):
+    """Object context and linear attention: the other side stays, be it an output, or fewer channels, or as many."""
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    maps = layers.Conv2D(classes, 1, name="maps")(x)
+    weights = tf.nn.softmax(tf.reshape(maps, [-1, 64, classes]), axis=1)
+    context = tf.matmul(weights, tf.reshape(x, [-1, 64, 8]), transpose_a=True)
+    logits = layers.Dense(2, name="logits")(context)
+    removal = remove_channels(keras.Model(image, [logits, maps] if is_output else logits))
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 4
+    assert removal.model.get_layer("maps").filters == classes
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

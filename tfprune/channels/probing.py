@@ -166,11 +166,18 @@ def _label_axes(call: Call, varied: list[int]) -> dict[int, int]:
 
 
 def _teams(experiment: Experiment, axes: dict[int, int]) -> Iterator[list[int]]:
-    """Yield sets of inputs of one width that may lose channels together, large sets first."""
+    """Yield sets of inputs of one width that may lose channels together, large sets first.
+
+    Of sets as large, that of the widest inputs comes first, for the others are then frozen; and of inputs as wide the
+    last one: in `tf.matmul(keys, values, transpose_a=True)` the values' channels end on the last axis.
+    """
+    call = experiment.call
     widths = {index: experiment.inputs[index].shape[axis] for index, axis in axes.items()}
+    free = {index: int((~call.graph.space.is_frozen(call.inputs[index])).sum()) for index in axes}
+    order = sorted(axes, key=lambda index: (free[index], index), reverse=True)
     sizes = range(len(axes), 0, -1) if len(axes) <= _MAX_TEAM else sorted({len(axes), 1}, reverse=True)
     for size in sizes:
-        for team in combinations(axes, size):
+        for team in combinations(order, size):
             if len({widths[index] for index in team}) == 1:
                 yield list(team)
 
