@@ -149,6 +149,20 @@ def test_nested_models_may_share_tensors_with_what_is_around_them(build):
     assert remove_dead_channels(model).model.count_params() < model.count_params()
 
 
+def test_a_nested_model_may_split_channels():
+    image = keras.Input((16, 16, 3))
+    low, high = tf.split(layers.Conv2D(8, 3, padding="same", name="early", trainable=False)(image), 2, axis=-1)
+    x = tf.concat([high, layers.Conv2D(4, 3, padding="same", name="late")(low)], axis=-1)
+    backbone = keras.Model(image, x, name="backbone")
+    other = keras.Input((16, 16, 3))
+    removal = remove_channels(finish(other, backbone(other), name="splits"))
+    inner = removal.model.get_layer("backbone")
+    assert removal.equality.holds
+    assert inner.get_layer("early").filters == 4
+    assert not inner.get_layer("early").trainable
+    assert inner.get_layer("late").trainable
+
+
 def test_adapted_normalization_stays_adapted():
     scaled = layers.Normalization()
     scaled.adapt(np.random.default_rng(0).normal(5.0, 3.0, (8, 16, 16, 3)))

@@ -107,12 +107,19 @@ class Rebuilder:
         first = keras.layers.InputLayer(
             batch_input_shape=self._input_shape(tensor), dtype=self._input_dtype(tensor), name=model.input_names[0]
         )
+        self._note(tensor, first)
         return keras.Sequential([first, *(self._layer(layer) for layer in model.layers)], name=model.name)
 
     def _input(self, tensor: Any) -> Any:
         shape = self._input_shape(tensor)
         name = tensor._keras_history.layer.name
-        return keras.Input(batch_shape=shape, dtype=self._input_dtype(tensor), name=name)
+        made = keras.Input(batch_shape=shape, dtype=self._input_dtype(tensor), name=name)
+        self._note(tensor, made._keras_history.layer)
+        return made
+
+    def _note(self, tensor: Any, made: Any) -> None:
+        layer = tensor._keras_history.layer
+        self.copies[id(layer)] = (layer, made)
 
     def _input_shape(self, tensor: Any) -> tuple[int | None, ...]:
         labels = self.graph.tensors[id(tensor)]
@@ -243,10 +250,12 @@ class Rebuilder:
         """
         self.model._trainable = self.graph.model._trainable
         for old, new in self.copies.values():
+            if is_graph(old):
+                new._trainable = old._trainable  # its layers have copies of their own, and picks of channels are new
+                continue
             restore_settings(old, new)
-            if not is_graph(old):
-                for source, target in zip(old.weights, new.weights, strict=True):
-                    keras.backend.set_value(target, self._left(source, read))
+            for source, target in zip(old.weights, new.weights, strict=True):
+                keras.backend.set_value(target, self._left(source, read))
         finish_weights(self.model)
 
     def _left(self, variable: Any, read: Callable[[Any], np.ndarray]) -> np.ndarray:
