@@ -146,6 +146,34 @@ def test_a_sum_over_pixels_leaves_the_features_free_that_maps_weigh(classes, is_
     assert removal.model.get_layer("maps").filters == classes
 
 
+def pad_by_permuting(t):
+    padded = layers.ZeroPadding2D(((0, 0), (0, 8)))(layers.Permute((1, 3, 2))(t))
+    return layers.Permute((1, 3, 2))(padded)
+
+
+def pad_at_both_ends(t):
+    return tf.pad(t, [[0, 0], [0, 0], [0, 0], [3, 5]])
+
+
+PADDINGS = {
+    "permuted": pad_by_permuting,
+    "op": pad_at_both_ends,
+    "lambda in a chain": lambda t: keras.Sequential([layers.Lambda(pad_at_both_ends), layers.ReLU()])(t),
+}
+
+
+@pytest.mark.parametrize("name", PADDINGS)
+def test_what_is_added_to_padding_may_go(name):
+    image = layers.Input((8, 8, 3))
+    x = layers.Conv2D(8, 3, padding="same", name="first")(image)
+    wide = layers.Conv2D(16, 3, padding="same", name="wide")(x)
+    x = layers.Add()([PADDINGS[name](x), wide])
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    removal = remove_channels(model, 0.5, criterion="random")
+    assert removal.equality.holds
+    assert removal.model.get_layer("wide").filters <= 8
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

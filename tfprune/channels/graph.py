@@ -77,6 +77,7 @@ class ChannelGraph:
         edits: id of a layer -> numbers to change in its config.
         moves, gathers: id of a node -> how to build it again when re-applying its layer would be wrong.
         constants: id of a node -> the channels that arrays among its arguments have numbers for, and on which axis.
+        paddings: id of a node that puts zeros around its channels -> their axis, and how many stand before them.
         paths: id of a node -> its path, `model/layer` inside nested models.
         probed: path -> layer of the calls whose behaviour was found out by experiment.
         contracted: labels that an op without weights sums over.
@@ -90,6 +91,7 @@ class ChannelGraph:
     moves: dict[int, Move] = field(default_factory=dict)
     gathers: dict[int, Gather] = field(default_factory=dict)
     constants: dict[int, tuple[np.ndarray, int]] = field(default_factory=dict)
+    paddings: dict[int, tuple[int, int]] = field(default_factory=dict)
     paths: dict[int, str] = field(default_factory=dict)
     probed: dict[str, Any] = field(default_factory=dict)
     contracted: list[np.ndarray] = field(default_factory=list)

@@ -316,8 +316,8 @@ def _output_axis(
 def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None:
     """Depth to space, space to depth, crelu, padding: blocks of input channels make blocks of output channels.
 
-    Output channels that no input moves, as coordinates that are joined to an image, stay. The blocks lie on the last
-    axis, or both on the same other one.
+    Output channels that no input moves, as coordinates that are joined to an image, stay, unless they are zeros around
+    an unchanged input. The blocks lie on the last axis, or both on the same other one.
     """
     call = experiment.call
     if len(experiment.inputs) != 1 or len(experiment.outputs) != 1 or not axes:
@@ -346,6 +346,11 @@ def _blocks(experiment: Experiment, axes: dict[int, int]) -> list[Labels] | None
     made = call.graph.space.frozen(len(outputs_of), f"'{call.path}': depends on no channel")
     moved_by = outputs_of <= inputs_of.max()
     made[moved_by] = block_label[outputs_of[moved_by]]
+    start = int(moved_by.argmax())
+    around = [(start, len(moved_by) - start - source.shape[axis]) if i == axis else (0, 0) for i in range(source.ndim)]
+    if not moved_by.all() and min(map(min, around)) >= 0 and np.array_equal(np.pad(source, around), whole):
+        made[~moved_by] = call.fresh(int((~moved_by).sum()))
+        call.graph.paddings[id(call.node)] = axis, start
     return [np.moveaxis(call.spread(made), -1, made_on)]
 
 

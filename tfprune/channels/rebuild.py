@@ -100,7 +100,8 @@ class Rebuilder:
         return made
 
     def _rewired(self, model: Any) -> bool:
-        return any(id(node) in self.graph.moves or id(node) in self.graph.gathers for node in nodes_of(model))
+        tables = (self.graph.moves, self.graph.gathers, self.graph.paddings)
+        return any(id(node) in table for node in nodes_of(model) for table in tables)
 
     def _chain(self, model: Any) -> Any:
         tensor = model.inputs[0]
@@ -165,6 +166,8 @@ class Rebuilder:
             return self._gather(node, gather, values)
         if any(isinstance(values[id(tensor)], _Routed) for tensor in node.keras_inputs):
             raise CannotRebuildError(self.graph.paths[id(node)])
+        if id(node) in self.graph.paddings and not self.keep[self.graph.tensors[id(ends[-1])]].all():
+            return [self._pad(node, values[id(ends[0])])]
         labels, axis = self.graph.constants.get(id(node), (None, -1))
         left = None if labels is None else self._left_of(labels, axis)
         args, kwargs = map_arguments(node, values, inference=self.dtype is not None, left=left)
@@ -197,6 +200,15 @@ class Rebuilder:
             pick_channels(source, positions[pick[stay]], self._new_name(name))
             for pick, stay in zip(gather.picks, left, strict=True)
         ]
+
+    def _pad(self, node: Any, value: Any) -> Any:
+        """Put as many zeros around the channels as are left of them."""
+        axis, start = self.graph.paddings[id(node)]
+        width = self.graph.tensors[id(node.keras_inputs[0])].size
+        alive = self.keep[self.graph.tensors[id(tf.nest.flatten(node.outputs)[0])]].reshape(-1)
+        around = [[0, 0] for _ in value.shape]
+        around[axis] = [int(alive[:start].sum()), int(alive[start + width :].sum())]
+        return op_layer(tf.pad, self._new_name(f"{node.layer.name}_padded"))(value, around)
 
     def _new_name(self, wanted: str) -> str:
         """Return a name that no layer of the model has."""
@@ -282,12 +294,17 @@ def pick_channels(tensor: Any, indices: np.ndarray, name: str) -> Any:
     Both ops can be saved to a .keras file, which an `x[..., a:b]` cannot, and need no code of
     tfprune when it is loaded.
     """
-    from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
-
     first, count = int(indices[0]), len(indices)
     if count == tensor.shape[-1] and np.array_equal(indices, np.arange(count)):
         return tensor
     if np.array_equal(indices, np.arange(first, first + count)):
         rank = len(tensor.shape)
-        return TFOpLambda(tf.slice, name=name)(tensor, [0] * (rank - 1) + [first], [-1] * (rank - 1) + [count])
-    return TFOpLambda(tf.gather, name=name)(tensor, indices.tolist(), axis=-1)
+        return op_layer(tf.slice, name)(tensor, [0] * (rank - 1) + [first], [-1] * (rank - 1) + [count])
+    return op_layer(tf.gather, name)(tensor, indices.tolist(), axis=-1)
+
+
+def op_layer(function: Callable[..., Any], name: str) -> Any:
+    """Return the layer that stands for a TensorFlow op on symbolic tensors."""
+    from tf_keras.src.layers.core.tf_op_layer import TFOpLambda
+
+    return TFOpLambda(function, name=name)
