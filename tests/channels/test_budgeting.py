@@ -130,11 +130,11 @@ def test_what_cannot_be_met_is_refused_with_a_way_out(budget, options, said):
         planned(tiny_net(), budget, **options)
 
 
-def test_layers_that_no_rule_knows_are_named_where_a_bound_cannot_be_met():
+def test_layers_that_keep_channels_are_named_where_a_bound_cannot_be_met():
     image = keras.Input((16, 16, 3))
     x = keras.layers.LayerNormalization(name="norm")(keras.layers.Conv2D(16, 3)(image))
     model = keras.Model(image, keras.layers.Conv2D(2, 1)(keras.layers.Conv2D(4, 1)(x)))
-    with pytest.raises(InputError, match=r"max_ratio 0.95; 'norm': a LayerNormalization has weights and no rule"):
+    with pytest.raises(InputError, match=r"max_ratio 0.95; 'norm': normalises over its channels"):
         planned(model, "macs<=0.5x")
 
 

@@ -215,12 +215,27 @@ def test_dropout_that_is_always_on_stays_on(nested):
         lambda: layers.BatchNormalization(renorm=True),
         lambda: layers.BatchNormalization(synchronized=True),
         layers.experimental.SyncBatchNormalization,
+        lambda: layers.LayerNormalization(axis=[1, 2]),
     ],
 )
-def test_other_batch_norms(norm):
+def test_other_norms(norm):
     image = keras.Input((16, 16, 3))
     x = layers.ReLU()(norm()(layers.Conv2D(8, 3, name="first")(image)))
     removal = remove_channels(randomize(finish(image, x, name="norms")))
+    assert removal.equality.holds and removal.model.get_layer("first").filters == 4
+
+
+def test_a_norm_over_channels_keeps_them():
+    image = keras.Input((16, 16, 3))
+    x = layers.LayerNormalization(name="norm")(layers.Conv2D(8, 3, name="first")(image))
+    removal = remove_channels(randomize(finish(image, conv(x, 8), name="norms")))
+    assert removal.plan.layers[0].reason == "'norm': normalises over its channels"
+
+
+def test_a_width_among_the_arguments_is_written_anew():
+    image = keras.Input((16, 16, 3))
+    x = tf.ensure_shape(layers.Conv2D(8, 3, padding="same", name="first")(image), (None, 16, 16, 8))
+    removal = remove_channels(finish(image, x, name="ensured"))
     assert removal.equality.holds and removal.model.get_layer("first").filters == 4
 
 

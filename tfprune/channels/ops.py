@@ -75,7 +75,7 @@ def _goes_on(call: Call, tensor: Any, values: np.ndarray, others: np.ndarray) ->
 
 
 def reshape_op(call: Call) -> Any:
-    """tf.reshape; its target stands among the arguments and is written anew when rebuilding."""
+    """tf.reshape and tf.ensure_shape; the target stands among the arguments and is written anew when rebuilding."""
     args, kwargs = call.node.call_args, call.node.call_kwargs
     target = kwargs.get("shape", args[1] if len(args) > 1 else None)
     if is_symbolic(target):
@@ -165,6 +165,7 @@ _BINARY = (
 
 OPS: dict[str, Rule] = {
     "reshape": reshape_op,
+    "ensure_shape": reshape_op,
     "transpose": transpose_op,
     "compat.v1.transpose": transpose_op,
     "shape": shape_of,

@@ -153,6 +153,13 @@ def group_norm(call: Call) -> Any:
     return call.spread(labels)
 
 
+def layer_norm(call: Call) -> Any:
+    """Layer norm: over pixels it keeps channels apart; over channels it needs all of them."""
+    if len(call.tensors[0].shape) - 1 in call.layer.axis:
+        return call.opaque("normalises over its channels")
+    return call.spread(call.channels())
+
+
 def prelu(call: Call) -> Any:
     """PReLU: alpha has a channel axis unless that is shared."""
     labels = call.channels()
@@ -251,6 +258,7 @@ _TABLE: dict[Rule, Sequence[str]] = {
     dense: ("Dense",),
     batch_norm: ("BatchNormalization",),
     group_norm: ("GroupNormalization",),
+    layer_norm: ("LayerNormalization",),
     prelu: ("PReLU",),
     activation: ("Activation",),
     rescaling: ("Rescaling",),
