@@ -195,6 +195,19 @@ def test_mixed_channels_are_frozen(name):
     assert groups_of(MIXED[name]) == []
 
 
+@pytest.mark.parametrize(
+    ("width", "name", "reason"),
+    [
+        (8, "softmax", "mixes its channels"),
+        (8, "numbers of their own", "its code or its arrays fix the number of channels"),
+        (1, "softmax", "reads a single channel, which stays"),
+    ],
+)
+def test_what_is_frozen_says_why(width, name, reason):
+    reasons = label_channels(around(MIXED[name], width=width)).space.frozen_reasons()
+    assert f"'op': {reason}" in reasons.values()
+
+
 def test_an_op_that_fools_the_probes_is_frozen_after_the_check():
     """It behaves on the small numbers of the probes, and sorts channels on those of the net."""
 

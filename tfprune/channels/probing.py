@@ -126,11 +126,20 @@ def probe(call: Call) -> list[Labels]:
             call.graph.probed[call.path] = call.layer
             return labels
     if not summed:
-        arrays = ", or has an array that cannot lose any" if _array_axes(call) else ""
-        return call.opaque(f"mixes its channels{arrays}")
+        return call.opaque(_why_frozen(experiment, rest))
     _freeze_others(call, summed)
     call.graph.probed[call.path] = call.layer
     return call.frozen_outputs("sums channels away")
+
+
+def _why_frozen(experiment: Experiment, axes: dict[int, int]) -> str:
+    if not axes:
+        return "reads a single channel, which stays"
+    for team in _teams(experiment, axes):
+        fewer = np.arange(experiment.inputs[team[0]].shape[axes[team[0]]] - 1)
+        if experiment.taken(team, axes, fewer) is not None:
+            return "mixes its channels"
+    return "its code or its arrays fix the number of channels"
 
 
 def _copies(call: Call) -> list[Labels] | None:
