@@ -174,6 +174,20 @@ def test_what_is_added_to_padding_may_go(name):
     assert removal.model.get_layer("wide").filters <= 8
 
 
+def test_pairs_of_channels_on_another_axis_go_together():
+    def add_pairs(t):
+        pairs = tf.reshape(t, [-1, t.shape[1], t.shape[2] // 2, 2, t.shape[3]])
+        return t + tf.reshape(tf.reverse(pairs, [3]), tf.shape(t))
+
+    image = layers.Input((8, 8, 3))
+    x = layers.Permute((1, 3, 2))(layers.Conv2D(8, 3, padding="same", name="first")(image))
+    x = layers.Permute((1, 3, 2))(layers.Lambda(add_pairs)(x))
+    model = keras.Model(image, layers.Conv2D(2, 1, name="logits")(x))
+    groups = ChannelGroups(label_channels(model))
+    assert [len(groups[i][0].indices) for i in range(len(groups))] == [2] * 4
+    assert remove_channels(model).equality.holds
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

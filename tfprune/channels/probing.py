@@ -49,11 +49,12 @@ class Experiment:
         self.summed: set[int] = set()
 
     def _start(self) -> tuple[Arrays, Arrays | None]:
-        """Try on small images where all images of the call have one size, else at the real size."""
+        """Try on small images where all of the call have one size and no channels on it, else at the real size."""
         shapes = [self._real_shape(tensor) for tensor in self.call.tensors]
         ends = [tuple(tensor.shape) for tensor in self.call.outputs]
         sizes = {shape[1:3] for shape in [*shapes, *ends] if len(shape) == 4 and shape[1:3] != (1, 1)}
-        if len(sizes) == 1 and None not in (size := sizes.pop()) and min(size) > max(_SMALL):
+        channels_within = any(labels.ndim == 4 and max(labels.shape[1:3]) > 1 for labels in self.call.inputs)
+        if len(sizes) == 1 and not channels_within and None not in (size := sizes.pop()) and min(size) > max(_SMALL):
             small = [(shape[0], *_SMALL, *shape[3:]) if shape[1:3] == size else shape for shape in shapes]
             inputs = self._draw(small)
             outputs = self.run(inputs)
