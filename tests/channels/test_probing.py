@@ -188,6 +188,17 @@ def test_pairs_of_channels_on_another_axis_go_together():
     assert remove_channels(model).equality.holds
 
 
+@pytest.mark.parametrize("shape", [(8, 8, 4, 2), (8, 8, 2, 4)])
+def test_the_largest_of_each_few_channels(shape):
+    """Maxout by Reshape: the few go together, whichever axis they stand on."""
+    image = layers.Input((8, 8, 3))
+    x = layers.Reshape(shape)(layers.Conv2D(8, 3, padding="same", name="first")(image))
+    x = tf.reduce_max(x, axis=3 if shape[2] == 2 else 4)
+    removal = remove_channels(keras.Model(image, layers.Conv2D(2, 1, name="logits")(x)))
+    assert removal.equality.holds
+    assert removal.model.get_layer("first").filters == 4
+
+
 MIXED = {
     "softmax": tf.nn.softmax,
     "mean over channels": lambda t: tf.reduce_mean(t, -1, keepdims=True),

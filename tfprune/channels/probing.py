@@ -118,7 +118,7 @@ def probe(call: Call) -> list[Labels]:
     experiment = Experiment(call)
     if experiment.outputs is None:
         return call.opaque("it could not be probed")
-    axes = _label_axes(call, experiment.varied)
+    axes = _label_axes(experiment)
     summed = experiment.summed = _summed_away(experiment, axes)
     rest = {index: axis for index, axis in axes.items() if index not in summed}
     yes_or_no = any(experiment.inputs[index].dtype == bool for index in rest)  # too little to tell channels by
@@ -161,18 +161,30 @@ def _copies(call: Call) -> list[Labels] | None:
     return [call.spread(call.fresh(width))]
 
 
-def _label_axes(call: Call, varied: list[int]) -> dict[int, int]:
-    """Return for each input with channels the axis they lie on; several labelled axes become the last."""
-    axes = {}
-    for index in varied:
-        labelled = [axis for axis, size in enumerate(call.inputs[index].shape) if size > 1]
+def _label_axes(experiment: Experiment) -> dict[int, int]:
+    """Return for each input with channels the axis they lie on; of several labelled axes one is left.
+
+    That is the last one that the op keeps apart on its own: maxout takes the largest along one axis, and keeps another.
+    """
+    call, axes = experiment.call, {}
+    for index in experiment.varied:
+        labels = call.inputs[index]
+        labelled = [axis for axis, size in enumerate(labels.shape) if size > 1]
         if len(labelled) > 1:
-            vector = call.channels(index)
-            call.inputs[index] = vector.reshape((1,) * (call.inputs[index].ndim - 1) + (-1,))
-            labelled = [call.inputs[index].ndim - 1]
+            chosen = {axis: np.arange(labels.shape[axis] - 1) for axis in labelled[::-1]}
+            kept = (axis for axis, some in chosen.items() if _output_axis(experiment, [index], {index: axis}, some))
+            labelled = [next(kept, labelled[-1])]
+            call.inputs[index] = _united_on(call, labels, labelled[0])
         if labelled:
             axes[index] = labelled[0]
     return axes
+
+
+def _united_on(call: Call, labels: Labels, axis: int) -> Labels:
+    """Unite labels that lie on several axes along all but one, and return those on that one."""
+    rows = np.moveaxis(labels, axis, -1).reshape(-1, labels.shape[axis])
+    call.unite(rows[1:], rows[:1])
+    return np.moveaxis(rows[:1].reshape((1,) * (labels.ndim - 1) + (-1,)), -1, axis)
 
 
 def _teams(experiment: Experiment, axes: dict[int, int]) -> Iterator[list[int]]:
@@ -304,7 +316,7 @@ def _array_axes(call: Call) -> list[int]:
 
 
 def _output_axis(
-    experiment: Experiment, team: list[int], axes: dict[int, int], chosen: np.ndarray, array_axis: int | None
+    experiment: Experiment, team: list[int], axes: dict[int, int], chosen: np.ndarray, array_axis: int | None = None
 ) -> tuple[int, ...] | None:
     """Return per output the axis on which only the chosen channels are left, or None."""
     outputs = experiment.taken(team, axes, chosen, array_axis)
